@@ -146,6 +146,7 @@ class Generate(Struct, frozen=True, tag="generate", tag_field=type_tag, omit_def
         remaining: seconds until the deadline, when this was published.
         body: the client's JSON, untouched.
         pinned: only the worker whose queue this is in may run it.
+        ask_first: part of the answer may be with the client already: `Ask` before the start, as for a redelivery.
     """
 
     controller: str
@@ -157,6 +158,7 @@ class Generate(Struct, frozen=True, tag="generate", tag_field=type_tag, omit_def
     remaining: float
     body: bytes
     pinned: bool = False
+    ask_first: bool = False
 
 
 RequestMessage = Generate
@@ -281,7 +283,11 @@ class Started(Struct, frozen=True, array_like=True, tag="s"):
 
 
 class Ask(Struct, frozen=True, array_like=True, tag="a"):
-    """A redelivered or dead-lettered request: may I start it? Answered with `Go` or `Stop`."""
+    """A redelivered, dead-lettered or moved request: may I start it? Answered with `Go` or `Stop`.
+
+    `attempt` is the one in the request's message: it tells which copy of the request asks. A worker that still runs
+    the stream which its own copy belongs to does not ask: it acks the copy and goes on.
+    """
 
     stream: int
     attempt: int

@@ -1,0 +1,76 @@
+"""Puts the frames of one answer in order: drops what came twice, finds what is missing. Pure.
+
+One per request, used by `lifecycle`. Frames carry numbers; the answer is complete only if every number came once.
+"""
+
+from collections.abc import Sequence
+
+from broker_wire.messages import End, Failed, Piece, Texts
+
+Chunk = str | Piece
+"""What the client gets: a plain delta, or a chunk with more to it."""
+
+
+class Assembler:
+    """The answer so far, and the number of the next frame."""
+
+    __slots__ = ("_parts", "_plain", "duplicates", "next_seq", "size")
+
+    def __init__(self) -> None:
+        self.next_seq = 0
+        self.duplicates = 0
+        self.size = 0
+        """Characters and payload bytes that are kept."""
+        self._parts: list[str] = []
+        self._plain = True
+
+    def accept_texts(self, frame: Texts) -> list[str] | None:
+        """The new deltas of a frame, [] when all of it was here before, None when an earlier one is missing."""
+        skip = self.next_seq - frame.seq
+        texts = frame.texts
+        if skip:
+            if skip < 0:
+                return None
+            self.duplicates += min(skip, len(texts))
+            texts = texts[skip:]
+        self.next_seq += len(texts)
+        self._parts += texts
+        self.size += sum(map(len, texts))
+        return texts
+
+    def accept(self, frame: Piece | End | Failed) -> bool | None:
+        """True for the next frame, False for one that was here before, None when an earlier one is missing."""
+        if frame.seq != self.next_seq:
+            self.duplicates += frame.seq < self.next_seq
+            return None if frame.seq > self.next_seq else False
+        self.next_seq += 1
+        if type(frame) is Piece:
+            self._keep(frame)
+        return True
+
+    @property
+    def text(self) -> str:
+        """The answer so far."""
+        return "".join(self._parts)
+
+    @property
+    def resumable(self) -> bool:
+        """Whether `text` is all there is: one choice, no chunks of a foreign engine."""
+        return self._plain
+
+    def _keep(self, piece: Piece) -> None:
+        if piece.index or piece.payload is not None:
+            self._plain = False
+        if piece.replace_from is not None:
+            self._parts = [self.text[: piece.replace_from]]
+        if piece.text:
+            self._parts.append(piece.text)
+        self.size += len(piece.text) + len(piece.payload or b"")
+
+
+def text_length(chunks: Sequence[Chunk]) -> int:
+    """How much a client that has not read these yet makes us keep, in characters and bytes."""
+    return sum(
+        len(chunk) if type(chunk) is str else len(chunk.text) + len(chunk.payload or b"")  # type: ignore[union-attr]
+        for chunk in chunks
+    )

@@ -1,0 +1,401 @@
+"""The life of one request, from accepted to over, as a state machine: what happened goes in, what to do comes out.
+
+Pure: no I/O and no clock, the time is passed in (seconds, monotonic). `gateway` feeds it and carries the actions out.
+
+    WAITING ──started──> RUNNING ──end──────────> OVER
+       ^                    │
+       └── gone, stalled ───┘      cancelled, deadline, failed: from anywhere to OVER
+
+A request has one owner, this controller, and one attempt that counts. Every copy of it that a worker holds carries the
+attempt it was published with; `go` and every new publish raise the number, and whatever carries a lower one is fenced.
+"""
+
+from enum import Enum, StrEnum, auto
+
+from msgspec import Struct
+
+from broker_controller.assembler import Assembler
+from broker_controller.errors import (
+    DeadlineError,
+    EngineError,
+    EngineRefusedError,
+    ModelNotFoundError,
+    PoisonError,
+    QueueFullError,
+    ServiceError,
+    WorkerLostError,
+    WorkerNotFoundError,
+)
+from broker_wire.messages import Ask, Cancel, ControlMessage, Failed, FailureKind, Go, Resend, Started, Stop
+
+
+class Stage(Enum):
+    """Where a request is."""
+
+    WAITING = auto()
+    RUNNING = auto()
+    OVER = auto()
+
+
+class Place(StrEnum):
+    """The queue that a request is sent to."""
+
+    MODEL = "model"
+    OWN = "own"
+    PINNED = "pinned"
+    RESUME = "resume"
+
+
+class Limits(Struct, frozen=True):
+    """When to stop waiting. Seconds, unless it says otherwise.
+
+    Attributes:
+        first_token, between_tokens: a running stream without progress for so long is moved to another worker.
+        grace: how long a lost worker's stream waits for its redelivery, or for the worker itself, before it is sent anew.
+        hold: after our own reconnect a copy waits so long for the worker that had the stream before.
+        worker_wait: how long a request waits for a model whose workers have all left.
+        max_kills: workers that may die under a request, and it alone, before it ends.
+        max_moves: times that a stream may move for any other reason.
+    """
+
+    first_token: float = 60.0
+    between_tokens: float = 10.0
+    grace: float = 5.0
+    hold: float = 2.0
+    worker_wait: float = 30.0
+    max_kills: int = 3
+    max_moves: int = 8
+
+
+class Publish(Struct, frozen=True):
+    """Send the request to this queue."""
+
+    place: Place
+    attempt: int
+    ask_first: bool
+
+
+class Tell(Struct, frozen=True):
+    """Send this to one worker."""
+
+    instance: str
+    message: ControlMessage
+
+
+class Broadcast(Struct, frozen=True):
+    """Send this to all workers of the model."""
+
+    message: Cancel
+
+
+class GiveUp(Struct, frozen=True):
+    """The request is over: tell the client."""
+
+    error: ServiceError
+
+
+Action = Publish | Tell | Broadcast | GiveUp
+
+
+class RequestLife:
+    """One request. Every method returns what is to be done now, in order."""
+
+    def __init__(
+        self,
+        *,
+        controller: str,
+        stream: int,
+        request_id: str,
+        model: str,
+        place: Place,
+        deadline: float,
+        now: float,
+        limits: Limits,
+    ) -> None:
+        self.controller = controller
+        self.stream = stream
+        self.request_id = request_id
+        self.model = model
+        self.place = place
+        self.deadline = deadline
+        self.submitted_at = now
+        self.started_at: float | None = None
+        self.stage = Stage.WAITING
+        self.attempt = 1
+        self.copy = 0
+        """The attempt that the running copy was published with."""
+        self.worker = ""
+        self.instance = ""
+        self.answer = Assembler()
+        self.moves = 0
+        self.suspect = False
+        self._kills: set[str] = set()
+        self._limits = limits
+        self._last_progress = now
+        self._lost_at: float | None = None
+        self._held: Ask | None = None
+        self._hold_until = 0.0
+        self._no_worker_since: float | None = None
+
+    # --- what the broker says of a publish
+
+    def begin(self) -> list[Action]:
+        """Send it for the first time."""
+        return [self._publish()]
+
+    def on_returned(self, attempt: int) -> list[Action]:
+        """No queue was bound: nobody serves the model, or the chosen worker's queue is gone."""
+        if self.stage is not Stage.WAITING or attempt != self.attempt:
+            return []
+        match self.place:
+            case Place.OWN | Place.RESUME:
+                return self._send_again(Place.MODEL)
+            case Place.PINNED:
+                return self._give_up(WorkerNotFoundError(self._sentence("the worker that it was sent to is not here")))
+            case Place.MODEL:
+                return self._give_up(ModelNotFoundError(self._sentence("no worker serves the model")))
+
+    def on_nacked(self, attempt: int) -> list[Action]:
+        """The queue is at its bound."""
+        if self.stage is not Stage.WAITING or attempt != self.attempt:
+            return []
+        error = QueueFullError(self._sentence("as many requests as may wait for the model are waiting"), retry_after=5)
+        return self._give_up(error)
+
+    # --- what a worker says
+
+    def on_started(self, frame: Started, now: float) -> list[Action]:
+        """A worker took the request."""
+        if self.stage is Stage.OVER or frame.attempt != self.attempt:
+            return [self._stop(frame.instance, frame.attempt)]
+        if self.stage is Stage.RUNNING:
+            return [] if frame.instance == self.instance else [self._stop(frame.instance, frame.attempt)]
+        self._run(frame.worker, frame.instance, now, copy=frame.attempt)
+        return []
+
+    def on_ask(self, frame: Ask, now: float) -> list[Action]:
+        """A worker holds a copy that may have run before: may it start?"""
+        if self.stage is Stage.OVER:
+            return [self._stop(frame.instance, frame.attempt)]
+        if self.stage is Stage.WAITING:
+            return self._grant(frame, now)
+        if frame.attempt != self.copy:
+            return [self._stop(frame.instance, frame.attempt)]
+        if now < self._hold_until and frame.instance != self.instance:
+            self._held = frame
+            return []
+        return self._note_death() or self._grant(frame, now)
+
+    def on_gone(self, attempt: int, instance: str) -> list[Action]:
+        """The worker that should run it does not hold it."""
+        if self.stage is not Stage.RUNNING or attempt != self.attempt or instance != self.instance:
+            return []
+        return self._move("the worker no longer had the stream")
+
+    def on_failed(self, frame: Failed) -> list[Action]:
+        """The last frame of the counting attempt says that it went wrong."""
+        place = self._sentence(f"worker {self.worker!r} says: {frame.message}")
+        match frame.kind:
+            case FailureKind.REQUEST:
+                return self._give_up(EngineRefusedError(place))
+            case FailureKind.ENGINE:
+                return self._give_up(EngineError(place))
+            case FailureKind.DIVERGED | FailureKind.NOT_RESUMABLE:
+                return self._give_up(WorkerLostError(place))
+            case FailureKind.NOT_SERVED:
+                self.answer.next_seq -= 1  # this frame was no part of the answer
+                return self._move("the worker had just stopped serving the model")
+
+    def stale(self, attempt: int) -> bool:
+        """Whether a frame of this attempt is to be dropped: fenced, or the request is over."""
+        return self.stage is Stage.OVER or attempt != self.attempt
+
+    def note_progress(self, now: float, instance: str) -> None:
+        """A frame of the counting attempt came. Also counts as a start, where the frame that said so was lost."""
+        self._last_progress = now
+        if self.stage is Stage.WAITING:
+            self._run(instance, instance, now, copy=self.attempt)
+
+    def missing(self) -> Tell:
+        """Ask the worker for what did not come."""
+        wanted = ((self.stream, self.attempt, self.answer.next_seq),)
+        return Tell(self.instance, Resend(self.controller, wanted))
+
+    def finish(self) -> None:
+        """The last frame came."""
+        self.stage = Stage.OVER
+
+    # --- news of the fleet and the connection
+
+    def on_obituary(self, instance: str, now: float) -> list[Action]:
+        """The connection of the worker that runs it closed: wait for the redelivery, for `grace` at most."""
+        if self.stage is Stage.RUNNING and instance == self.instance and self._lost_at is None:
+            self._lost_at = now
+        return []
+
+    def on_announce(self, instance: str, made_model_queue: bool) -> list[Action]:
+        """A worker is there (again). If it had to make the model's queue, what waited in an earlier one is gone."""
+        self._kills.discard(instance)
+        if self.stage is Stage.WAITING:
+            return self._send_again(self.place) if made_model_queue else []
+        if self.stage is Stage.RUNNING and instance == self.instance:
+            self._lost_at = None
+            actions: list[Action] = [self.missing()]
+            if self._held is not None:
+                actions.append(self._stop(self._held.instance, self._held.attempt))
+                self._held = None
+            return actions
+        return []
+
+    def on_reconnect(self, now: float) -> list[Action]:
+        """We have a new reply queue: what was sent to the old one is lost, and so are transient requests."""
+        if self.stage is Stage.WAITING:
+            return self._send_again(self.place)
+        if self.stage is Stage.RUNNING:
+            self._hold_until = now + self._limits.hold
+            return [self.missing()]
+        return []
+
+    def on_worker_unreachable(self, instance: str, now: float) -> list[Action]:
+        """A message for the worker that runs it could not be routed: its connection is gone."""
+        return self.on_obituary(instance, now)
+
+    # --- the client and the clock
+
+    def cancel(self) -> list[Action]:
+        """The client left."""
+        if self.stage is Stage.OVER:
+            return []
+        return self._end_everywhere()
+
+    def sweep(self, now: float, watched: float, has_worker: bool) -> list[Action]:
+        """Look at the clocks.
+
+        Args:
+            now: for the deadline, which nothing stops.
+            watched: for stalls and grace; it stands still while the broker holds publishers back.
+            has_worker: whether anybody serves the model.
+        """
+        if self.stage is Stage.OVER:
+            return []
+        if now >= self.deadline:
+            error = DeadlineError(self._sentence("its time was up"), retry_after=None)
+            return [*self._end_everywhere(), GiveUp(error)]
+        if self.stage is Stage.WAITING:
+            return self._sweep_waiting(watched, has_worker)
+        return self._sweep_running(watched)
+
+    def _sweep_waiting(self, watched: float, has_worker: bool) -> list[Action]:
+        if has_worker:
+            self._no_worker_since = None
+            return []
+        if self._no_worker_since is None:
+            self._no_worker_since = watched
+        if watched - self._no_worker_since < self._limits.worker_wait:
+            return []
+        text = f"all workers of the model have left, and none came back in {self._limits.worker_wait:g} s"
+        error_type = WorkerLostError if self.answer.next_seq else ModelNotFoundError
+        return [*self._end_everywhere(), GiveUp(error_type(self._sentence(text)))]
+
+    def _sweep_running(self, watched: float) -> list[Action]:
+        if self._held is not None and watched >= self._hold_until:
+            held, self._held = self._held, None
+            return self._note_death() or self._grant(held, watched)
+        if self._lost_at is not None:
+            if watched - self._lost_at < self._limits.grace:
+                return []
+            return self._note_death() or self._move("the worker was lost")
+        limit = self._limits.between_tokens if self.answer.next_seq else self._limits.first_token
+        if watched - self._last_progress < limit:
+            return []
+        return self._move(f"the worker made no progress for {limit:g} s")
+
+    # --- moves
+
+    def _run(self, worker: str, instance: str, now: float, *, copy: int) -> None:
+        self.stage = Stage.RUNNING
+        self.worker, self.instance, self.copy = worker, instance, copy
+        self._last_progress = now
+        self._lost_at = None
+        self._no_worker_since = None
+        if self.started_at is None:
+            self.started_at = now
+
+    def _grant(self, ask: Ask, now: float) -> list[Action]:
+        if self.answer.next_seq and not self.answer.resumable:
+            return self._give_up_unresumable()
+        former, former_attempt = self.instance, self.attempt
+        was_running = self.stage is Stage.RUNNING
+        self.attempt += 1
+        self.moves += was_running
+        self._run(ask.worker, ask.instance, now, copy=ask.attempt)
+        go = Go(
+            self.controller, self.stream, self.attempt, self.answer.next_seq, self.answer.text, suspect=self.suspect
+        )
+        actions: list[Action] = [Tell(ask.instance, go)]
+        if was_running and former != ask.instance:
+            actions.append(self._stop(former, former_attempt))
+        return actions
+
+    def _note_death(self) -> list[Action]:
+        """The worker died with this request on it. It is charged only if it was the one suspect there."""
+        if self.suspect:
+            self._kills.add(self.instance)
+        self.suspect = True
+        if len(self._kills) < self._limits.max_kills:
+            return []
+        text = f"{len(self._kills)} workers died while they ran it, and it is not tried again"
+        return self._give_up(PoisonError(self._sentence(text)))
+
+    def _move(self, reason: str) -> list[Action]:
+        """Take it from the worker that has it, and send it to whoever is free."""
+        if self.answer.next_seq and not self.answer.resumable:
+            return [self._stop(self.instance, self.attempt), *self._give_up_unresumable()]
+        if self.moves >= self._limits.max_moves:
+            text = self._sentence(f"{reason}, and it had moved {self.moves} times already")
+            return [self._stop(self.instance, self.attempt), *self._give_up(WorkerLostError(text))]
+        if self.place is Place.PINNED:
+            text = self._sentence(f"{reason}, and it was for this worker only")
+            return [self._stop(self.instance, self.attempt), *self._give_up(WorkerLostError(text))]
+        self.moves += 1
+        stop = self._stop(self.instance, self.attempt)
+        self.stage = Stage.WAITING
+        self.worker = self.instance = ""
+        return [stop, *self._send_again(Place.RESUME)]
+
+    def _send_again(self, place: Place) -> list[Action]:
+        self.place = place
+        self.attempt += 1
+        return [self._publish()]
+
+    def _publish(self) -> Publish:
+        has_begun = self.answer.next_seq > 0 or self.suspect
+        return Publish(self.place, self.attempt, ask_first=has_begun or self.place is Place.RESUME)
+
+    def _stop(self, instance: str, attempt: int) -> Tell:
+        return Tell(instance, Stop(self.controller, self.stream, attempt))
+
+    def _end_everywhere(self) -> list[Action]:
+        running = self.stage is Stage.RUNNING
+        self.stage = Stage.OVER
+        if running:
+            return [self._stop(self.instance, self.attempt)]
+        remembered = max(1.0, self.deadline - self.submitted_at)
+        return [Broadcast(Cancel(self.controller, self.stream, remembered))]
+
+    def _give_up(self, error: ServiceError) -> list[Action]:
+        self.stage = Stage.OVER
+        return [GiveUp(error)]
+
+    def _give_up_unresumable(self) -> list[Action]:
+        text = "the worker was lost in the middle of the answer, and this kind of answer cannot be continued elsewhere"
+        return self._give_up(WorkerLostError(self._sentence(text)))
+
+    def _sentence(self, what: str) -> str:
+        if self.stage is Stage.RUNNING:
+            where = f"on worker {self.worker!r} after {self.answer.next_seq} chunks"
+        elif self.answer.next_seq:
+            where = f"between two workers after {self.answer.next_seq} chunks"
+        else:
+            where = "in the queue"
+        return f"request {self.request_id} for model {self.model!r}, {where}: {what}"
