@@ -3,13 +3,7 @@
 One per request, used by `lifecycle`. Frames carry numbers; the answer is complete only if every number came once.
 """
 
-from collections.abc import Sequence
-
 from broker_wire.messages import End, Failed, Piece, Texts
-
-Chunk = str | Piece
-"""What the client gets: a plain delta, or a chunk with more to it."""
-
 
 class Assembler:
     """The answer so far, and the number of the next frame."""
@@ -41,8 +35,10 @@ class Assembler:
     def accept(self, frame: Piece | End | Failed) -> bool | None:
         """True for the next frame, False for one that was here before, None when an earlier one is missing."""
         if frame.seq != self.next_seq:
-            self.duplicates += frame.seq < self.next_seq
-            return None if frame.seq > self.next_seq else False
+            if frame.seq > self.next_seq:
+                return None
+            self.duplicates += 1
+            return False
         self.next_seq += 1
         if type(frame) is Piece:
             self._keep(frame)
@@ -66,11 +62,3 @@ class Assembler:
         if piece.text:
             self._parts.append(piece.text)
         self.size += len(piece.text) + len(piece.payload or b"")
-
-
-def text_length(chunks: Sequence[Chunk]) -> int:
-    """How much a client that has not read these yet makes us keep, in characters and bytes."""
-    return sum(
-        len(chunk) if type(chunk) is str else len(chunk.text) + len(chunk.payload or b"")  # type: ignore[union-attr]
-        for chunk in chunks
-    )

@@ -51,7 +51,7 @@ class Limits(Struct, frozen=True):
 
     Attributes:
         first_token, between_tokens: a running stream without progress for so long is moved to another worker.
-        grace: how long a lost worker's stream waits for its redelivery, or for the worker itself, before it is sent anew.
+        grace: how long a lost worker's stream waits for its redelivery, or for the worker, before it is sent anew.
         hold: after our own reconnect a copy waits so long for the worker that had the stream before.
         worker_wait: how long a request waits for a model whose workers have all left.
         max_kills: workers that may die under a request, and it alone, before it ends.
@@ -136,6 +136,7 @@ class RequestLife:
         self._held: Ask | None = None
         self._hold_until = 0.0
         self._no_worker_since: float | None = None
+        self._refused = False
 
     # --- what the broker says of a publish
 
@@ -156,8 +157,11 @@ class RequestLife:
                 return self._give_up(ModelNotFoundError(self._sentence("no worker serves the model")))
 
     def on_nacked(self, attempt: int) -> list[Action]:
-        """The queue is at its bound."""
+        """The queue is at its bound. What was accepted once is not refused later: `sweep` tries again."""
         if self.stage is not Stage.WAITING or attempt != self.attempt:
+            return []
+        if attempt > 1:
+            self._refused = True
             return []
         error = QueueFullError(self._sentence("as many requests as may wait for the model are waiting"), retry_after=5)
         return self._give_up(error)
@@ -288,7 +292,7 @@ class RequestLife:
     def _sweep_waiting(self, watched: float, has_worker: bool) -> list[Action]:
         if has_worker:
             self._no_worker_since = None
-            return []
+            return [self._publish()] if self._refused else []
         if self._no_worker_since is None:
             self._no_worker_since = watched
         if watched - self._no_worker_since < self._limits.worker_wait:
@@ -369,6 +373,7 @@ class RequestLife:
         return [self._publish()]
 
     def _publish(self) -> Publish:
+        self._refused = False
         has_begun = self.answer.next_seq > 0 or self.suspect
         return Publish(self.place, self.attempt, ask_first=has_begun or self.place is Place.RESUME)
 

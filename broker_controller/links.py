@@ -1,0 +1,174 @@
+"""The controller's two connections to the broker, and what is sent over them.
+
+One publishes and one consumes: an alarm at the broker stops reading from whoever publishes, and replies must go on.
+Used by `gateway` (requests, replies) and `fleet` (announces, roll-calls).
+"""
+
+import asyncio
+import logging
+import time
+from collections.abc import Awaitable, Callable
+
+from broker_wire import codec
+from broker_wire.amqp.addresses import BrokerAddresses
+from broker_wire.amqp.channel import Channel, Outcome
+from broker_wire.amqp.connection import Connection, Session
+from broker_wire.amqp.declare import declare_topology
+from broker_wire.errors import BrokerError, NotConnectedError
+from broker_wire.messages import ControlMessage, FleetMessage, Generate
+from broker_wire.topology import Topology
+
+_log = logging.getLogger(__name__)
+
+GARBAGE_PLACES = ("replies", "fleet")
+
+
+class Links:
+    """Both connections. `run` keeps them open; whoever needs to act on a reconnect adds itself to the lists."""
+
+    def __init__(self, addresses: BrokerAddresses, topology: Topology, *, name: str) -> None:
+        self.topology = topology
+        self.on_consumer_up: list[Callable[[Session], Awaitable[None]]] = []
+        self.on_both_up: list[Callable[[], None]] = []
+        self.on_blocked: list[Callable[[bool], None]] = []
+        self.ever_connected = False
+        self._sending: Channel | None = None
+        self._publisher = Connection(
+            addresses,
+            name=f"{name} publish",
+            on_connected=self._publisher_up,
+            on_lost=self._publisher_lost,
+            on_blocked=self._tell_blocked,
+        )
+        self._consumer = Connection(
+            addresses, name=f"{name} consume", on_connected=self._consumer_up, on_lost=self._consumer_lost
+        )
+        self._consuming = False
+
+    async def run(self) -> None:
+        """Keep both connections open until cancelled."""
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(self._publisher.run(), name="publish connection")
+            tasks.create_task(self._consumer.run(), name="consume connection")
+
+    @property
+    def up(self) -> bool:
+        """Both connections are open and everything is declared."""
+        return self._consuming and self._sending is not None and self._sending.open
+
+    @property
+    def blocked(self) -> bool:
+        """The broker holds publishers back (memory or disk alarm)."""
+        return self._publisher.blocked
+
+    @property
+    def server_version(self) -> tuple[int, ...]:
+        """The broker's, () before the first connection."""
+        return self._publisher.server_version
+
+    @property
+    def problem(self) -> str:
+        """A sentence about why the broker cannot be used now, "" when it can."""
+        if self.blocked:
+            return "the broker holds publishers back: it has a memory or disk alarm"
+        if self.up:
+            return ""
+        error = self._publisher.last_error or self._consumer.last_error
+        return str(error) if error else "the connection to the broker is not open yet"
+
+    async def wait_up(self, timeout: float) -> None:
+        """Until both connections are open.
+
+        Raises: BrokerError, with the sentence that says why not.
+        """
+        deadline = time.monotonic() + timeout
+        await self._publisher.wait_connected(timeout)
+        await self._consumer.wait_connected(max(0.0, deadline - time.monotonic()))
+
+    def send_request(self, key: str, request: Generate, on_outcome: Callable[[Outcome], None]) -> None:
+        """Publish a request.
+
+        Raises: NotConnectedError, MessageTooLargeError.
+        """
+        self._channel().publish(
+            self.topology.requests,
+            key,
+            codec.encode(request),
+            type=codec.type_of(Generate),
+            mandatory=True,
+            expiration=max(0.0, request.remaining),
+            correlation_id=f"{request.controller}.{request.stream}",
+            reply_to=request.controller,
+            message_id=request.request_id,
+            on_outcome=on_outcome,
+        )
+
+    def send_control(
+        self, key: str, message: ControlMessage, on_outcome: Callable[[Outcome], None] | None = None
+    ) -> None:
+        """Publish a control message. Without a connection it is dropped: every rule of the protocol survives that."""
+        self._send(self.topology.control, key, message, on_outcome)
+
+    def send_fleet(self, key: str, message: FleetMessage) -> None:
+        """Publish what concerns all controllers."""
+        self._send(self.topology.fleet, key, message, None)
+
+    def _send(
+        self,
+        exchange: str,
+        key: str,
+        message: ControlMessage | FleetMessage,
+        on_outcome: Callable[[Outcome], None] | None,
+    ) -> None:
+        try:
+            self._channel().publish(
+                exchange,
+                key,
+                codec.encode(message),
+                type=codec.type_of(message),
+                mandatory=on_outcome is not None,
+                on_outcome=on_outcome,
+            )
+        except NotConnectedError:
+            _log.debug("not sent for want of a connection type=%s key=%s", codec.type_of(message), key)
+
+    def _channel(self) -> Channel:
+        if self._sending is None or not self._sending.open:
+            raise NotConnectedError("there is no connection to the broker at this moment")
+        return self._sending
+
+    async def _publisher_up(self, session: Session) -> None:
+        await declare_topology(session, self.topology.exchanges())
+        self._sending = await session.channel(confirms=True, on_closed=lambda _: self._reopen(session))
+        self._tell_up()
+
+    async def _consumer_up(self, session: Session) -> None:
+        await declare_topology(session, self.topology.exchanges())
+        for attach in self.on_consumer_up:
+            await attach(session)
+        self._consuming = True
+        self._tell_up()
+
+    def _reopen(self, session: Session) -> None:
+        """The broker closed the publishing channel, not the connection: begin the connection anew."""
+        self._sending = None
+        session.close_soon("its channel was closed")
+
+    def _tell_up(self) -> None:
+        if self.up:
+            self.ever_connected = True
+            for tell in self.on_both_up:
+                tell()
+
+    def _publisher_lost(self, error: BrokerError) -> None:
+        self._sending = None
+        _log.warning("publish connection lost reason=%s", error)
+
+    def _consumer_lost(self, error: BrokerError) -> None:
+        self._consuming = False
+        _log.warning("consume connection lost reason=%s", error)
+
+    def _tell_blocked(self, blocked: bool) -> None:
+        _log.warning("broker holds publishers back" if blocked else "broker takes messages again")
+        for tell in self.on_blocked:
+            tell(blocked)

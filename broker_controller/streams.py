@@ -1,0 +1,176 @@
+"""One request as whoever waits for its answer sees it: chunks to take, an end or an error, and a way to leave.
+
+Made by `gateway`, read by the HTTP surfaces. The gateway feeds it from the reply queue, and whoever reads takes all
+that has come since in one go: one write a stream and tick.
+"""
+
+import asyncio
+from collections.abc import Callable, Sequence
+
+from msgspec import Struct
+
+from broker_controller.errors import ServiceError
+from broker_controller.lifecycle import RequestLife, Stage
+from broker_wire.messages import End, Piece
+
+HIGH_WATER = 256 * 1024
+"""Characters a client may leave unread before its engine is held. One slow reader must not slow the reply queue."""
+LOW_WATER = 64 * 1024
+
+
+class StartInfo(Struct, frozen=True):
+    """Who runs it, which attempt it is (1 for the first), and how long it waited for a slot, in seconds."""
+
+    worker: str
+    attempts: int
+    queue_seconds: float
+
+
+class GenerationStream:
+    """The answer to one request. Not thread-safe: it belongs to the gateway's loop."""
+
+    def __init__(
+        self,
+        life: RequestLife,
+        *,
+        on_cancel: Callable[["GenerationStream"], None],
+        on_flow: Callable[["GenerationStream", bool], None],
+    ) -> None:
+        self.life = life
+        self.kept_bytes = 0
+        """What this request makes the controller hold, for the bound over all requests."""
+        self.gap_since: float | None = None
+        self._on_cancel = on_cancel
+        self._on_flow = on_flow
+        self._items: list[str | Piece | End] = []
+        self._unread = 0
+        self._paused = False
+        self._error: ServiceError | None = None
+        self._ended = False
+        self._waiter: asyncio.Future[bool] | None = None
+
+    # --- for whoever waits for the answer
+
+    @property
+    def request_id(self) -> str:
+        """The client's `X-Request-Id`, or ours."""
+        return self.life.request_id
+
+    @property
+    def model(self) -> str:
+        """The model asked for."""
+        return self.life.model
+
+    @property
+    def start(self) -> StartInfo | None:
+        """Who runs it, once somebody does."""
+        life = self.life
+        if life.started_at is None:
+            return None
+        return StartInfo(life.worker, life.moves + 1, life.started_at - life.submitted_at)
+
+    @property
+    def finished(self) -> bool:
+        """Nothing more will come: all of it was taken, or it failed."""
+        return (self._ended or self._error is not None) and not self._items
+
+    async def wait_started(self, timeout: float) -> bool:
+        """Wait until a worker has begun; False after `timeout` seconds.
+
+        Raises: ServiceError when it was refused, or failed before the first chunk.
+        """
+        while True:
+            if self._items or self._ended:
+                return True
+            if self._error is not None:
+                raise self._error
+            if self.life.started_at is not None:
+                return True
+            if not await self._wait_for_news(timeout):
+                return False
+
+    def take(self) -> list[str | Piece | End]:
+        """All that has come since the last time, in order. After `End` nothing comes."""
+        items = self._items
+        if items:
+            self._items = []
+            self._unread = 0
+            if self._paused:
+                self._paused = False
+                self._on_flow(self, True)
+        return items
+
+    async def wait(self, timeout: float | None = None) -> bool:
+        """Wait until there is something to take; False after `timeout` seconds. True at once when it has ended.
+
+        Raises: ServiceError when it failed, after all that came before was taken.
+        """
+        while not self._items:
+            if self._error is not None:
+                raise self._error
+            if self._ended:
+                return True
+            if not await self._wait_for_news(timeout):
+                return False
+        return True
+
+    def cancel(self) -> None:
+        """The client left: free its slot. Nothing happens when it is over already."""
+        if not self._ended and self._error is None:
+            self._on_cancel(self)
+
+    # --- for the gateway
+
+    def feed(self, items: Sequence[str | Piece], size: int) -> None:
+        """Chunks came, `size` characters and bytes of them."""
+        self._items += items
+        self.kept_bytes += size
+        self._unread += size
+        if self._unread > HIGH_WATER and not self._paused:
+            self._paused = True
+            self._on_flow(self, False)
+        self.wake()
+
+    def end(self, frame: End) -> None:
+        """The last frame came."""
+        self._items.append(frame)
+        self._ended = True
+        self.wake()
+
+    def fail(self, error: ServiceError) -> None:
+        """It ends as an error."""
+        if not self._ended and self._error is None:
+            self._error = error
+            self.wake()
+
+    def wake(self) -> None:
+        """Whoever waits looks again."""
+        waiter = self._waiter
+        if waiter is not None and not waiter.done():
+            waiter.set_result(True)
+
+    @property
+    def paused(self) -> bool:
+        """Whether the engine is held because this client reads too slowly."""
+        return self._paused
+
+    @property
+    def over(self) -> bool:
+        """The gateway has nothing more to do with it."""
+        return self.life.stage is Stage.OVER
+
+    async def _wait_for_news(self, timeout: float | None) -> bool:
+        loop = asyncio.get_running_loop()
+        waiter = self._waiter = loop.create_future()
+        timer = None if timeout is None else loop.call_later(timeout, _set_unless_done, waiter, False)
+        try:
+            return await waiter
+        finally:
+            self._waiter = None
+            if timer is not None:
+                timer.cancel()
+
+
+def _set_unless_done(waiter: "asyncio.Future[bool]", result: bool) -> None:
+    if not waiter.done():
+        waiter.set_result(result)
