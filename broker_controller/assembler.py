@@ -5,6 +5,7 @@ One per request, used by `lifecycle`. Frames carry numbers; the answer is comple
 
 from broker_wire.messages import End, Failed, Piece, Texts
 
+
 class Assembler:
     """The answer so far, and the number of the next frame."""
 

@@ -108,6 +108,7 @@ class RequestLife:
         request_id: str,
         model: str,
         place: Place,
+        target: str,
         deadline: float,
         now: float,
         limits: Limits,
@@ -117,6 +118,8 @@ class RequestLife:
         self.request_id = request_id
         self.model = model
         self.place = place
+        self.target = target
+        """The worker that was chosen, "" for whoever is free."""
         self.deadline = deadline
         self.submitted_at = now
         self.started_at: float | None = None
@@ -131,8 +134,9 @@ class RequestLife:
         self.suspect = False
         self._kills: set[str] = set()
         self._limits = limits
-        self._last_progress = now
+        self._last_progress = 0.0
         self._lost_at: float | None = None
+        self._left_in_order = False
         self._held: Ask | None = None
         self._hold_until = 0.0
         self._no_worker_since: float | None = None
@@ -168,27 +172,29 @@ class RequestLife:
 
     # --- what a worker says
 
-    def on_started(self, frame: Started, now: float) -> list[Action]:
+    def on_started(self, frame: Started, now: float, watched: float) -> list[Action]:
         """A worker took the request."""
         if self.stage is Stage.OVER or frame.attempt != self.attempt:
             return [self._stop(frame.instance, frame.attempt)]
         if self.stage is Stage.RUNNING:
             return [] if frame.instance == self.instance else [self._stop(frame.instance, frame.attempt)]
-        self._run(frame.worker, frame.instance, now, copy=frame.attempt)
+        self._run(frame.worker, frame.instance, now, watched, copy=frame.attempt)
         return []
 
-    def on_ask(self, frame: Ask, now: float) -> list[Action]:
+    def on_ask(self, frame: Ask, now: float, watched: float) -> list[Action]:
         """A worker holds a copy that may have run before: may it start?"""
         if self.stage is Stage.OVER:
             return [self._stop(frame.instance, frame.attempt)]
         if self.stage is Stage.WAITING:
-            return self._grant(frame, now)
+            return self._grant(frame, now, watched)
         if frame.attempt != self.copy:
             return [self._stop(frame.instance, frame.attempt)]
         if now < self._hold_until and frame.instance != self.instance:
             self._held = frame
             return []
-        return self._note_death() or self._grant(frame, now)
+        if frame.instance == self.instance:
+            return self._grant(frame, now, watched)
+        return self._note_death() or self._grant(frame, now, watched)
 
     def on_gone(self, attempt: int, instance: str) -> list[Action]:
         """The worker that should run it does not hold it."""
@@ -214,11 +220,15 @@ class RequestLife:
         """Whether a frame of this attempt is to be dropped: fenced, or the request is over."""
         return self.stage is Stage.OVER or attempt != self.attempt
 
-    def note_progress(self, now: float, instance: str) -> None:
+    def note_progress(self, watched: float, instance: str) -> None:
         """A frame of the counting attempt came. Also counts as a start, where the frame that said so was lost."""
-        self._last_progress = now
+        self._last_progress = watched
         if self.stage is Stage.WAITING:
-            self._run(instance, instance, now, copy=self.attempt)
+            self._run(instance, instance, watched, watched, copy=self.attempt)
+
+    def note_alive(self, watched: float) -> None:
+        """Its engine is held for the sake of a slow client: no progress is expected."""
+        self._last_progress = watched
 
     def missing(self) -> Tell:
         """Ask the worker for what did not come."""
@@ -231,11 +241,14 @@ class RequestLife:
 
     # --- news of the fleet and the connection
 
-    def on_obituary(self, instance: str, now: float) -> list[Action]:
-        """The connection of the worker that runs it closed: wait for the redelivery, for `grace` at most."""
+    def on_obituary(self, instance: str, watched: float, *, in_order: bool) -> None:
+        """The connection of the worker that runs it closed: wait for the redelivery, for `grace` at most.
+
+        `in_order`: it said goodbye before, so this is no death that a request could be blamed for.
+        """
         if self.stage is Stage.RUNNING and instance == self.instance and self._lost_at is None:
-            self._lost_at = now
-        return []
+            self._lost_at = watched
+            self._left_in_order = in_order
 
     def on_announce(self, instance: str, made_model_queue: bool) -> list[Action]:
         """A worker is there (again). If it had to make the model's queue, what waited in an earlier one is gone."""
@@ -260,10 +273,6 @@ class RequestLife:
             return [self.missing()]
         return []
 
-    def on_worker_unreachable(self, instance: str, now: float) -> list[Action]:
-        """A message for the worker that runs it could not be routed: its connection is gone."""
-        return self.on_obituary(instance, now)
-
     # --- the client and the clock
 
     def cancel(self) -> list[Action]:
@@ -287,7 +296,7 @@ class RequestLife:
             return [*self._end_everywhere(), GiveUp(error)]
         if self.stage is Stage.WAITING:
             return self._sweep_waiting(watched, has_worker)
-        return self._sweep_running(watched)
+        return self._sweep_running(now, watched)
 
     def _sweep_waiting(self, watched: float, has_worker: bool) -> list[Action]:
         if has_worker:
@@ -301,10 +310,10 @@ class RequestLife:
         error_type = WorkerLostError if self.answer.next_seq else ModelNotFoundError
         return [*self._end_everywhere(), GiveUp(error_type(self._sentence(text)))]
 
-    def _sweep_running(self, watched: float) -> list[Action]:
-        if self._held is not None and watched >= self._hold_until:
+    def _sweep_running(self, now: float, watched: float) -> list[Action]:
+        if self._held is not None and now >= self._hold_until:
             held, self._held = self._held, None
-            return self._note_death() or self._grant(held, watched)
+            return self._note_death() or self._grant(held, now, watched)
         if self._lost_at is not None:
             if watched - self._lost_at < self._limits.grace:
                 return []
@@ -316,23 +325,24 @@ class RequestLife:
 
     # --- moves
 
-    def _run(self, worker: str, instance: str, now: float, *, copy: int) -> None:
+    def _run(self, worker: str, instance: str, now: float, watched: float, *, copy: int) -> None:
         self.stage = Stage.RUNNING
         self.worker, self.instance, self.copy = worker, instance, copy
-        self._last_progress = now
+        self._last_progress = watched
         self._lost_at = None
+        self._left_in_order = False
         self._no_worker_since = None
         if self.started_at is None:
             self.started_at = now
 
-    def _grant(self, ask: Ask, now: float) -> list[Action]:
+    def _grant(self, ask: Ask, now: float, watched: float) -> list[Action]:
         if self.answer.next_seq and not self.answer.resumable:
             return self._give_up_unresumable()
         former, former_attempt = self.instance, self.attempt
         was_running = self.stage is Stage.RUNNING
         self.attempt += 1
         self.moves += was_running
-        self._run(ask.worker, ask.instance, now, copy=ask.attempt)
+        self._run(ask.worker, ask.instance, now, watched, copy=ask.attempt)
         go = Go(
             self.controller, self.stream, self.attempt, self.answer.next_seq, self.answer.text, suspect=self.suspect
         )
@@ -343,6 +353,8 @@ class RequestLife:
 
     def _note_death(self) -> list[Action]:
         """The worker died with this request on it. It is charged only if it was the one suspect there."""
+        if self._left_in_order:
+            return []
         if self.suspect:
             self._kills.add(self.instance)
         self.suspect = True

@@ -20,8 +20,6 @@ from broker_wire.topology import Topology
 
 _log = logging.getLogger(__name__)
 
-GARBAGE_PLACES = ("replies", "fleet")
-
 
 class Links:
     """Both connections. `run` keeps them open; whoever needs to act on a reconnect adds itself to the lists."""
@@ -30,6 +28,7 @@ class Links:
         self.topology = topology
         self.on_consumer_up: list[Callable[[Session], Awaitable[None]]] = []
         self.on_both_up: list[Callable[[], None]] = []
+        self.on_down: list[Callable[[], None]] = []
         self.on_blocked: list[Callable[[bool], None]] = []
         self.ever_connected = False
         self._sending: Channel | None = None
@@ -162,11 +161,16 @@ class Links:
 
     def _publisher_lost(self, error: BrokerError) -> None:
         self._sending = None
-        _log.warning("publish connection lost reason=%s", error)
+        self._tell_down("publish", error)
 
     def _consumer_lost(self, error: BrokerError) -> None:
         self._consuming = False
-        _log.warning("consume connection lost reason=%s", error)
+        self._tell_down("consume", error)
+
+    def _tell_down(self, which: str, error: BrokerError) -> None:
+        _log.warning("connection lost which=%s reason=%s", which, error)
+        for tell in self.on_down:
+            tell()
 
     def _tell_blocked(self, blocked: bool) -> None:
         _log.warning("broker holds publishers back" if blocked else "broker takes messages again")

@@ -1,31 +1,36 @@
-"""A clock that stands still while the broker holds its publishers back: nobody may expire because of an alarm. Pure."""
+"""A clock that stands still while nobody can be heard: no worker or stream may expire because of the broker."""
+
+import time
+from collections.abc import Callable
 
 SETTLE = 5.0
-"""Seconds that it stands still after the alarm, one heartbeat interval: what waited has to arrive first."""
+"""Seconds that it stands still afterwards, one heartbeat interval: what waited has to arrive first."""
 
 
 class WatchedClock:
-    """Monotonic seconds, less those in which nothing could be heard of anybody."""
+    """Call it for monotonic seconds, less those in which the broker was away or held its publishers back."""
 
-    def __init__(self) -> None:
+    def __init__(self, base: Callable[[], float] = time.monotonic) -> None:
+        self._base = base
         self._stopped_for = 0.0
         self._stopped_at: float | None = None
         self._runs_again_at: float | None = None
 
-    def stop(self, now: float) -> None:
+    def stop(self) -> None:
         """The broker holds publishers back, or is away."""
-        self.read(now)
+        self()
         if self._stopped_at is None:
-            self._stopped_at = now
+            self._stopped_at = self._base()
         self._runs_again_at = None
 
-    def run(self, now: float) -> None:
-        """It takes messages again; after `SETTLE` the clock goes on."""
+    def run(self) -> None:
+        """It is back; after `SETTLE` the clock goes on."""
         if self._stopped_at is not None and self._runs_again_at is None:
-            self._runs_again_at = now + SETTLE
+            self._runs_again_at = self._base() + SETTLE
 
-    def read(self, now: float) -> float:
+    def __call__(self) -> float:
         """The time for stalls, grace and expiry."""
+        now = self._base()
         if self._stopped_at is None:
             return now - self._stopped_for
         if self._runs_again_at is None or now < self._runs_again_at:

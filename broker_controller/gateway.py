@@ -1,0 +1,364 @@
+"""Requests out, answers in: carries out what `lifecycle` decides, and hands every chunk to whoever waits for it.
+
+The HTTP surfaces call `submit`; `reply_reader` feeds it what workers say, `fleet` what happens to workers. It knows
+no HTTP. Everything runs on one event loop.
+"""
+
+import asyncio
+import itertools
+import logging
+import time
+from collections import defaultdict
+from collections.abc import Callable, Iterable
+from functools import partial
+from typing import Any
+
+from msgspec import Struct
+
+from broker_controller.errors import (
+    BrokerUnavailableError,
+    ModelNotFoundError,
+    OverloadedError,
+    RequestTooLargeError,
+    ServiceError,
+    ShuttingDownError,
+    WorkerNotFoundError,
+)
+from broker_controller.lifecycle import (
+    Action,
+    Broadcast,
+    GiveUp,
+    Limits,
+    Place,
+    Publish,
+    RequestLife,
+    Stage,
+    Tell,
+)
+from broker_controller.links import Links
+from broker_controller.registry import Registry
+from broker_controller.streams import GenerationStream
+from broker_controller.watched_clock import WatchedClock
+from broker_wire.amqp.channel import Outcome
+from broker_wire.errors import MessageTooLargeError, NotConnectedError
+from broker_wire.messages import Done, Generate, Operation, Pause, Resume
+
+_log = logging.getLogger(__name__)
+
+SWEEP_INTERVAL = 0.5
+"""Seconds between two looks at all clocks; deadlines are kept this precisely."""
+RETRY_AFTER = 5.0
+"""Seconds that a client is told to wait while the broker cannot be used."""
+
+
+class Submission(Struct, frozen=True):
+    """What a client asks for. `timeout` is in seconds; `body` is its JSON, untouched."""
+
+    model: str
+    operation: Operation
+    body: bytes
+    request_id: str
+    timeout: float
+    pinned_worker: str | None = None
+
+
+class Gateway:
+    """All requests of this controller process."""
+
+    def __init__(
+        self,
+        controller_id: str,
+        links: Links,
+        registry: Registry,
+        *,
+        choose_worker: Callable[[str], str | None],
+        limits: Limits,
+        max_inflight_bytes: int,
+        watched: WatchedClock,
+    ) -> None:
+        self.controller_id = controller_id
+        self.streams: dict[int, GenerationStream] = {}
+        self.queue_lengths: dict[str, int] = {}
+        """Requests that wait in each model's queue, read once a second."""
+        self._links = links
+        self._registry = registry
+        self._choose_worker = choose_worker
+        self._limits = limits
+        self._max_inflight_bytes = max_inflight_bytes
+        self._inflight_bytes = 0
+        self._numbers = itertools.count(1)
+        self._requests: dict[int, Submission] = {}
+        self._done: defaultdict[str, list[int]] = defaultdict(list)
+        self.watched = watched
+        """The clock for stalls, grace and expiry."""
+        self._leaving = False
+        self._finished = 0
+        self._failed = 0
+        links.on_both_up.append(self._on_both_up)
+        links.on_blocked.append(self._on_blocked)
+        links.on_down.append(watched.stop)
+
+    # --- for the HTTP surfaces
+
+    async def submit(self, submission: Submission) -> GenerationStream:
+        """Send a request on its way; returns as soon as it is in the socket's buffer.
+
+        Raises: ShuttingDownError, BrokerUnavailableError, OverloadedError, WorkerNotFoundError, RequestTooLargeError.
+        """
+        self._refuse_if_unable(submission)
+        now = time.monotonic()
+        number = next(self._numbers)
+        place, worker = self._choose_place(submission)
+        life = RequestLife(
+            controller=self.controller_id,
+            stream=number,
+            request_id=submission.request_id,
+            model=submission.model,
+            place=place,
+            target=worker,
+            deadline=now + submission.timeout,
+            now=now,
+            limits=self._limits,
+        )
+        stream = GenerationStream(life, on_cancel=self._cancel, on_flow=self._set_flow)
+        self._keep(stream, len(submission.body))
+        self._requests[number] = submission
+        self.streams[number] = stream
+        self.carry_out(stream, life.begin())
+        if stream.finished:
+            await stream.wait()
+        return stream
+
+    @property
+    def ready(self) -> bool:
+        """Requests can be taken: the broker is there and takes messages, and this controller is not leaving."""
+        return self._links.up and not self._links.blocked and not self._leaving
+
+    def leave(self) -> None:
+        """Take nothing new; what runs goes on."""
+        self._leaving = True
+
+    async def drained(self, timeout: float) -> bool:
+        """Wait until no request is left; False after `timeout` seconds."""
+        deadline = time.monotonic() + timeout
+        while self.streams and time.monotonic() < deadline:
+            await asyncio.sleep(0.05)
+        return not self.streams
+
+    def status(self) -> dict[str, Any]:
+        """What `/status` shows of requests, for people and programs."""
+        lives = [stream.life for stream in self.streams.values()]
+        return {
+            "running": sum(life.stage is Stage.RUNNING for life in lives),
+            "waiting": sum(life.stage is Stage.WAITING for life in lives),
+            "finished": self._finished,
+            "failed": self._failed,
+            "inflight_bytes": self._inflight_bytes,
+        }
+
+    # --- for the reply reader and the fleet
+
+    def carry_out(self, stream: GenerationStream, actions: Iterable[Action]) -> None:
+        """Do what the life of this request decided."""
+        for action in actions:
+            match action:
+                case Publish():
+                    self._publish(stream, action)
+                case Tell(instance, message):
+                    self._links.send_control(
+                        self._links.topology.instance_key(instance), message, partial(self._on_told, instance)
+                    )
+                case Broadcast(message):
+                    self._links.send_control(self._links.topology.model_key(stream.model), message)
+                    self.close(stream)
+                case GiveUp(error):
+                    self._fail(stream, error)
+        if stream.over:
+            self.close(stream)
+
+    def close(self, stream: GenerationStream) -> None:
+        """Nothing more comes of it: forget it, and let its worker forget what it kept."""
+        life = stream.life
+        if self.streams.pop(life.stream, None) is None:
+            return
+        del self._requests[life.stream]
+        self._inflight_bytes -= stream.kept_bytes
+        if life.instance:
+            self._done[life.instance].append(life.stream)
+
+    def complete(self, stream: GenerationStream) -> None:
+        """The last frame came."""
+        stream.life.finish()
+        self._finished += 1
+        self.close(stream)
+
+    def count(self, size: int) -> None:
+        """More bytes are kept for a request."""
+        self._inflight_bytes += size
+
+    def on_worker_gone(self, instance: str, *, in_order: bool) -> None:
+        """A worker's connection closed; `in_order` when it said goodbye."""
+        watched = self.watched()
+        for stream in self.streams.values():
+            stream.life.on_obituary(instance, watched, in_order=in_order)
+
+    def on_announce(self, instance: str, made_queues: frozenset[str]) -> None:
+        """A worker announced itself; `made_queues` are the models whose queue it had to make."""
+        for stream in list(self.streams.values()):
+            self.carry_out(stream, stream.life.on_announce(instance, stream.model in made_queues))
+
+    # --- tasks
+
+    async def run(self) -> None:
+        """Look at the clocks until cancelled; then every request that is left fails."""
+        try:
+            while True:
+                await asyncio.sleep(SWEEP_INTERVAL)
+                self._sweep()
+                self._send_done()
+        finally:
+            for stream in list(self.streams.values()):
+                self.carry_out(stream, stream.life.cancel())
+                self._fail(stream, ShuttingDownError("this controller has shut down; another one may serve you"))
+
+    def _sweep(self) -> None:
+        now = time.monotonic()
+        watched = self.watched()
+        served: dict[str, bool] = {}
+        for stream in list(self.streams.values()):
+            life = stream.life
+            has_worker = served.get(life.model)
+            if has_worker is None:
+                has_worker = served[life.model] = bool(self._registry.workers_for(life.model, watched))
+            if stream.paused:
+                life.note_alive(watched)
+            self.carry_out(stream, life.sweep(now, watched, has_worker))
+            if stream.gap_since is not None and watched - stream.gap_since > 1.0 and not stream.over:
+                stream.gap_since = watched
+                self.carry_out(stream, [life.missing()])
+
+    def _send_done(self) -> None:
+        done, self._done = self._done, defaultdict(list)
+        for instance, numbers in done.items():
+            message = Done(self.controller_id, tuple(numbers))
+            self._links.send_control(self._links.topology.instance_key(instance), message)
+
+    # --- inside
+
+    def _refuse_if_unable(self, submission: Submission) -> None:
+        if self._leaving:
+            raise ShuttingDownError("this controller is about to leave; try another one", retry_after=1)
+        if self._links.blocked or not self._links.ever_connected:
+            text = f"request {submission.request_id} was not taken: {self._links.problem}"
+            raise BrokerUnavailableError(text, retry_after=RETRY_AFTER)
+        if self._inflight_bytes + len(submission.body) > self._max_inflight_bytes:
+            text = (
+                f"request {submission.request_id} was not taken: this controller holds {self._inflight_bytes} bytes "
+                f"of requests and answers, and may hold {self._max_inflight_bytes}"
+            )
+            raise OverloadedError(text, retry_after=RETRY_AFTER)
+
+    def _choose_place(self, submission: Submission) -> tuple[Place, str]:
+        wanted = submission.pinned_worker
+        if wanted is None:
+            worker = self._choose_worker(submission.model)
+            return (Place.OWN, worker) if worker else (Place.MODEL, "")
+        record = self._registry.get(wanted)
+        if record is None:
+            raise WorkerNotFoundError(f"request {submission.request_id}: there is no worker {wanted!r}")
+        if submission.model not in record.model_names:
+            served = ", ".join(sorted(record.model_names)) or "none"
+            text = f"request {submission.request_id}: worker {wanted!r} does not serve {submission.model!r}"
+            raise ModelNotFoundError(f"{text}; its models: {served}")
+        return Place.PINNED, wanted
+
+    def _publish(self, stream: GenerationStream, action: Publish) -> None:
+        life = stream.life
+        submission = self._requests[life.stream]
+        request = Generate(
+            controller=self.controller_id,
+            stream=life.stream,
+            attempt=action.attempt,
+            request_id=life.request_id,
+            model=life.model,
+            operation=submission.operation,
+            remaining=life.deadline - time.monotonic(),
+            body=submission.body,
+            pinned=action.place is Place.PINNED,
+            ask_first=action.ask_first,
+        )
+        key = self._routing_key(life, action.place)
+        try:
+            self._links.send_request(key, request, partial(self._on_published, life.stream, action.attempt))
+        except NotConnectedError:
+            _log.info("request waits for the connection to the broker request=%s", life.request_id)
+        except MessageTooLargeError as error:
+            self._fail(stream, RequestTooLargeError(f"request {life.request_id}: {error}"))
+        else:
+            if action.place is Place.OWN:
+                self._registry.note_sent(life.target, life.stream, self.watched())
+
+    def _routing_key(self, life: RequestLife, place: Place) -> str:
+        topology = self._links.topology
+        match place:
+            case Place.MODEL:
+                return topology.model_key(life.model)
+            case Place.RESUME:
+                return topology.resume_queue(life.model).routing_key
+            case Place.OWN:
+                return topology.own_queue(life.target, life.model).routing_key
+            case Place.PINNED:
+                return topology.pinned_queue(life.target).routing_key
+
+    def _on_published(self, number: int, attempt: int, outcome: Outcome) -> None:
+        # A LOST one needs nothing here: after the reconnect every request that waits is sent again.
+        if outcome not in (Outcome.RETURNED, Outcome.NACKED):
+            return
+        stream = self.streams.get(number)
+        if stream is None:
+            return
+        life = stream.life
+        self.carry_out(stream, life.on_returned(attempt) if outcome is Outcome.RETURNED else life.on_nacked(attempt))
+
+    def _on_told(self, instance: str, outcome: Outcome) -> None:
+        if outcome is Outcome.RETURNED:
+            self.on_worker_gone(instance, in_order=False)
+
+    def _on_both_up(self) -> None:
+        self.watched.run()
+        now = time.monotonic()
+        for stream in list(self.streams.values()):
+            self.carry_out(stream, stream.life.on_reconnect(now))
+
+    def _on_blocked(self, blocked: bool) -> None:
+        if blocked:
+            self.watched.stop()
+        else:
+            self.watched.run()
+
+    def _cancel(self, stream: GenerationStream) -> None:
+        life = stream.life
+        _log.info("client left request=%s stream=%d stage=%s", life.request_id, life.stream, life.stage.name.lower())
+        self.carry_out(stream, life.cancel())
+
+    def _set_flow(self, stream: GenerationStream, flows: bool) -> None:
+        life = stream.life
+        if life.stage is not Stage.RUNNING:
+            return
+        kind = Resume if flows else Pause
+        self._links.send_control(
+            self._links.topology.instance_key(life.instance), kind(self.controller_id, life.stream)
+        )
+
+    def _fail(self, stream: GenerationStream, error: ServiceError) -> None:
+        self._failed += 1
+        if isinstance(error, ModelNotFoundError):
+            served = ", ".join(self._registry.models()) or "none"
+            error = ModelNotFoundError(f"{error}; served now: {served}")
+        _log.info("request failed request=%s error=%s text=%s", stream.request_id, type(error).__name__, error)
+        stream.fail(error)
+        self.close(stream)
+
+    def _keep(self, stream: GenerationStream, size: int) -> None:
+        stream.kept_bytes = size
+        self._inflight_bytes += size

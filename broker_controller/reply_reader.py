@@ -1,0 +1,144 @@
+"""The reply queue of this controller process: every frame to the request that it belongs to.
+
+The hot path of the data plane: a batch is decoded once, its frames go straight to the streams. What belongs to no
+request is answered with `stop`, so that no worker works for nobody; what is no message is counted and dropped.
+"""
+
+import logging
+import time
+
+from broker_controller.gateway import Gateway
+from broker_controller.lifecycle import Tell
+from broker_controller.links import Links
+from broker_controller.registry import Registry
+from broker_controller.streams import GenerationStream
+from broker_wire import codec
+from broker_wire.amqp.channel import Delivery
+from broker_wire.amqp.connection import Session
+from broker_wire.errors import GarbageError
+from broker_wire.garbage import GarbageBin
+from broker_wire.messages import Ask, Batch, End, Failed, Frame, Gone, Piece, Progress, Started, Stop, Texts
+
+_log = logging.getLogger(__name__)
+
+
+class ReplyReader:
+    """Consumes the replies. One a process; `attach` is called on every connect, with a fresh queue each time."""
+
+    def __init__(self, gateway: Gateway, links: Links, registry: Registry, garbage: GarbageBin) -> None:
+        self._gateway = gateway
+        self._links = links
+        self._registry = registry
+        self._garbage = garbage
+        links.on_consumer_up.append(self.attach)
+
+    async def attach(self, session: Session) -> None:
+        """Declare a reply queue and consume it."""
+        channel = await session.channel(on_closed=lambda _: session.close_soon("the reply channel was closed"))
+        queue = self._links.topology.reply_queue(self._gateway.controller_id)
+        state = await channel.declare_queue(queue)
+        await channel.bind(state.name, queue.exchange, queue.routing_key)
+        await channel.consume(
+            state.name,
+            self._on_delivery,
+            no_ack=True,
+            exclusive=True,
+            on_cancelled=lambda _: session.close_soon("the reply queue was deleted"),
+        )
+
+    def _on_delivery(self, delivery: Delivery) -> None:
+        try:
+            batch = codec.decode_reply(delivery.body, delivery.content_type)
+        except GarbageError as error:
+            self._garbage.drop("replies", error)
+            return
+        streams = self._gateway.streams
+        watched = self._gateway.watched()
+        for frame in batch.frames:
+            stream = streams.get(frame.stream)
+            if stream is None:
+                self._on_unknown(frame, batch)
+            elif type(frame) is Texts:
+                self._on_texts(stream, frame, batch.instance, watched)
+            else:
+                self._on_other(stream, frame, batch.instance, watched)
+
+    def _on_texts(self, stream: GenerationStream, frame: Texts, instance: str, watched: float) -> None:
+        life = stream.life
+        if life.stale(frame.attempt):
+            self._fence(frame, instance)
+            return
+        life.note_progress(watched, instance)
+        answer = life.answer
+        before = answer.size
+        texts = answer.accept_texts(frame)
+        if texts is None:
+            self._on_gap(stream, watched)
+            return
+        if texts:
+            size = answer.size - before
+            self._gateway.count(size)
+            stream.feed(texts, size)
+            stream.gap_since = None
+
+    def _on_other(self, stream: GenerationStream, frame: Frame, instance: str, watched: float) -> None:
+        life = stream.life
+        match frame:
+            case Started():
+                self._registry.note_started(frame.worker, frame.stream)
+                self._gateway.carry_out(stream, life.on_started(frame, time.monotonic(), watched))
+                stream.wake()
+            case Ask():
+                self._gateway.carry_out(stream, life.on_ask(frame, time.monotonic(), watched))
+                stream.wake()
+            case Gone(_, attempt):
+                self._gateway.carry_out(stream, life.on_gone(attempt, instance))
+            case Progress(_, attempt):
+                if not life.stale(attempt):
+                    life.note_progress(watched, instance)
+            case Piece() | End() | Failed():
+                self._on_numbered(stream, frame, instance, watched)
+
+    def _on_numbered(
+        self, stream: GenerationStream, frame: Piece | End | Failed, instance: str, watched: float
+    ) -> None:
+        life = stream.life
+        if life.stale(frame.attempt):
+            self._fence(frame, instance)
+            return
+        life.note_progress(watched, instance)
+        before = life.answer.size
+        accepted = life.answer.accept(frame)
+        if accepted is None:
+            self._on_gap(stream, watched)
+        elif accepted:
+            stream.gap_since = None
+            match frame:
+                case Piece():
+                    size = life.answer.size - before
+                    self._gateway.count(size)
+                    stream.feed((frame,), size)
+                case End():
+                    stream.end(frame)
+                    self._gateway.complete(stream)
+                case Failed():
+                    self._gateway.carry_out(stream, life.on_failed(frame))
+
+    def _on_gap(self, stream: GenerationStream, watched: float) -> None:
+        """Ask for what is missing, once; the sweep asks again while it does not come."""
+        if stream.gap_since is None:
+            stream.gap_since = watched
+            life = stream.life
+            _log.warning("gap in a stream request=%s next=%d", life.request_id, life.answer.next_seq)
+            self._gateway.carry_out(stream, [life.missing()])
+
+    def _on_unknown(self, frame: Frame, batch: Batch) -> None:
+        """A frame of a request that is over, or never was here. Whoever runs it stops."""
+        if type(frame) in (Started, Ask, Texts, Piece):
+            self._fence(frame, batch.instance)
+            if type(frame) in (Texts, Piece):
+                self._garbage.drop("replies", "a frame of an unknown stream")
+
+    def _fence(self, frame: Frame, instance: str) -> None:
+        tell = Tell(instance, Stop(self._gateway.controller_id, frame.stream, frame.attempt))
+        self._links.send_control(self._links.topology.instance_key(tell.instance), tell.message)
