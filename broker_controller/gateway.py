@@ -5,6 +5,7 @@ no HTTP. Everything runs on one event loop.
 """
 
 import asyncio
+import contextlib
 import itertools
 import logging
 import time
@@ -92,6 +93,7 @@ class Gateway:
         self.watched = watched
         """The clock for stalls, grace and expiry."""
         self._leaving = False
+        self._idle = asyncio.Event()
         self._finished = 0
         self._failed = 0
         links.on_both_up.append(self._on_both_up)
@@ -124,6 +126,7 @@ class Gateway:
         self._keep(stream, len(submission.body))
         self._requests[number] = submission
         self.streams[number] = stream
+        self._idle.clear()
         self.carry_out(stream, life.begin())
         if stream.finished:
             await stream.wait()
@@ -140,9 +143,9 @@ class Gateway:
 
     async def drained(self, timeout: float) -> bool:
         """Wait until no request is left; False after `timeout` seconds."""
-        deadline = time.monotonic() + timeout
-        while self.streams and time.monotonic() < deadline:
-            await asyncio.sleep(0.05)
+        if self.streams:
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._idle.wait(), timeout)
         return not self.streams
 
     def status(self) -> dict[str, Any]:
@@ -182,6 +185,8 @@ class Gateway:
         if self.streams.pop(life.stream, None) is None:
             return
         del self._requests[life.stream]
+        if not self.streams:
+            self._idle.set()
         self._inflight_bytes -= stream.kept_bytes
         if life.instance:
             self._done[life.instance].append(life.stream)

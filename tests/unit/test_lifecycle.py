@@ -1,0 +1,356 @@
+"""One request, one owner, one attempt that counts: each rule of the state machine by itself."""
+
+import pytest
+
+from broker_controller.errors import (
+    DeadlineError,
+    EngineError,
+    EngineRefusedError,
+    ModelNotFoundError,
+    PoisonError,
+    QueueFullError,
+    WorkerLostError,
+    WorkerNotFoundError,
+)
+from broker_controller.lifecycle import (
+    Action,
+    Broadcast,
+    GiveUp,
+    Limits,
+    Place,
+    Publish,
+    RequestLife,
+    Stage,
+    Tell,
+)
+from broker_wire.messages import Ask, Cancel, Failed, FailureKind, Go, Piece, Resend, Started, Stop, Texts
+
+NOW = 100.0
+
+
+def new_life(place: Place = Place.MODEL, **limits: float) -> RequestLife:
+    life = RequestLife(
+        controller="c",
+        stream=7,
+        request_id="r-1",
+        model="m",
+        place=place,
+        target="w1",
+        deadline=NOW + 60,
+        now=NOW,
+        limits=Limits(**limits),  # type: ignore[arg-type]
+    )
+    assert life.begin() == [Publish(place, 1, ask_first=False)]
+    return life
+
+
+def running_life(place: Place = Place.MODEL, text: str = "", **limits: float) -> RequestLife:
+    life = new_life(place, **limits)
+    assert life.on_started(Started(7, 1, "w1", "i1"), NOW, NOW) == []
+    for seq, character in enumerate(text):
+        life.note_progress(NOW, "i1")
+        life.answer.accept_texts(Texts(7, 1, seq, [character]))
+    return life
+
+
+def ask(instance: str, attempt: int = 1) -> Ask:
+    return Ask(7, attempt, f"worker-{instance}", instance)
+
+
+def error_of(actions: list[Action]) -> Exception:
+    errors = [action.error for action in actions if isinstance(action, GiveUp)]
+    assert len(errors) == 1
+    return errors[0]
+
+
+def the_go(actions: list[Action]) -> Go:
+    told = [action.message for action in actions if isinstance(action, Tell) and isinstance(action.message, Go)]
+    assert len(told) == 1
+    return told[0]
+
+
+# --- publishing
+
+
+def test_an_unroutable_request_says_that_no_worker_serves_the_model() -> None:
+    life = new_life()
+    error = error_of(life.on_returned(1))
+    assert isinstance(error, ModelNotFoundError)
+    assert "'m'" in str(error)
+    assert "r-1" in str(error)
+    assert life.stage is Stage.OVER
+
+
+def test_a_chosen_workers_missing_queue_falls_back_to_the_models() -> None:
+    assert new_life(Place.OWN).on_returned(1) == [Publish(Place.MODEL, 2, ask_first=False)]
+
+
+def test_a_pinned_request_without_its_worker_ends() -> None:
+    assert isinstance(error_of(new_life(Place.PINNED).on_returned(1)), WorkerNotFoundError)
+
+
+def test_a_full_queue_refuses_a_new_request_but_never_one_that_was_accepted_before() -> None:
+    assert isinstance(error_of(new_life().on_nacked(1)), QueueFullError)
+    life = new_life()
+    assert life.on_reconnect(NOW) == [Publish(Place.MODEL, 2, ask_first=False)]
+    assert life.on_nacked(2) == []
+    assert life.sweep(NOW + 1, NOW + 1, has_worker=True) == [Publish(Place.MODEL, 2, ask_first=False)]
+    assert life.sweep(NOW + 2, NOW + 2, has_worker=True) == []
+
+
+def test_news_of_an_older_publish_changes_nothing() -> None:
+    life = new_life()
+    life.on_reconnect(NOW)
+    assert life.on_returned(1) == []
+    assert life.stage is Stage.WAITING
+
+
+# --- starting
+
+
+def test_the_first_started_of_the_counting_attempt_runs_it() -> None:
+    life = running_life()
+    assert (life.stage, life.worker, life.instance) == (Stage.RUNNING, "w1", "i1")
+
+
+def test_a_ghost_of_an_older_attempt_is_stopped() -> None:
+    life = new_life()
+    life.on_reconnect(NOW)
+    assert life.on_started(Started(7, 1, "w1", "i1"), NOW, NOW) == [Tell("i1", Stop("c", 7, 1))]
+    assert life.on_started(Started(7, 2, "w2", "i2"), NOW, NOW) == []
+    assert life.instance == "i2"
+
+
+def test_a_second_worker_with_the_same_attempt_is_stopped() -> None:
+    life = running_life()
+    assert life.on_started(Started(7, 1, "w2", "i2"), NOW, NOW) == [Tell("i2", Stop("c", 7, 1))]
+    assert life.instance == "i1"
+
+
+def test_a_cancelled_request_that_starts_is_stopped() -> None:
+    life = new_life()
+    actions = life.cancel()
+    assert actions == [Broadcast(Cancel("c", 7, 60.0))]
+    assert life.on_started(Started(7, 1, "w1", "i1"), NOW, NOW) == [Tell("i1", Stop("c", 7, 1))]
+    assert life.on_ask(ask("i2"), NOW, NOW) == [Tell("i2", Stop("c", 7, 1))]
+
+
+def test_a_running_request_is_cancelled_at_its_worker() -> None:
+    assert running_life().cancel() == [Tell("i1", Stop("c", 7, 1))]
+
+
+# --- redelivery
+
+
+def test_a_redelivered_request_that_never_started_may_go_and_is_not_suspect() -> None:
+    life = new_life()
+    go = the_go(life.on_ask(ask("i2"), NOW, NOW))
+    assert go == Go("c", 7, 2, 0, "", suspect=False)
+    assert life.instance == "i2"
+    assert life.moves == 0
+
+
+def test_a_redelivered_request_resumes_where_the_client_stopped_reading() -> None:
+    life = running_life(text="abc")
+    actions = life.on_ask(ask("i2"), NOW, NOW)
+    assert the_go(actions) == Go("c", 7, 2, 3, "abc", suspect=True)
+    assert Tell("i1", Stop("c", 7, 1)) in actions
+    assert life.stale(1)
+    assert not life.stale(2)
+
+
+def test_a_copy_of_another_publish_is_stopped_while_the_request_runs() -> None:
+    life = new_life()
+    life.on_reconnect(NOW)
+    life.on_started(Started(7, 2, "w1", "i1"), NOW, NOW)
+    assert life.on_ask(ask("i2", attempt=1), NOW, NOW) == [Tell("i2", Stop("c", 7, 1))]
+    assert life.instance == "i1"
+
+
+def test_after_our_own_reconnect_a_copy_waits_for_the_former_worker_which_goes_on() -> None:
+    life = running_life(text="ab")
+    assert life.on_reconnect(NOW) == [Tell("i1", Resend("c", ((7, 1, 2),)))]
+    assert life.on_ask(ask("i2"), NOW + 0.1, NOW) == []
+    actions = life.on_announce("i1", made_model_queue=False)
+    assert Tell("i2", Stop("c", 7, 1)) in actions
+    assert Tell("i1", Resend("c", ((7, 1, 2),))) in actions
+    assert life.instance == "i1"
+    assert life.attempt == 1
+
+
+def test_a_held_copy_goes_when_the_former_worker_does_not_come_back() -> None:
+    life = running_life(text="ab", hold=2.0)
+    life.on_reconnect(NOW)
+    life.on_ask(ask("i2"), NOW + 0.1, NOW)
+    assert life.sweep(NOW + 1.9, NOW + 1.9, has_worker=True) == []
+    assert the_go(life.sweep(NOW + 2.1, NOW + 2.1, has_worker=True)).next_seq == 2
+    assert life.instance == "i2"
+
+
+def test_an_answer_of_foreign_chunks_is_not_continued_elsewhere() -> None:
+    life = running_life()
+    life.answer.accept(Piece(7, 1, 0, payload=b"{}"))
+    assert isinstance(error_of(life.on_ask(ask("i2"), NOW, NOW)), WorkerLostError)
+
+
+# --- death
+
+
+def test_a_lost_workers_stream_is_sent_anew_after_the_grace_time() -> None:
+    life = running_life(text="ab", grace=5.0)
+    life.on_obituary("i1", NOW, in_order=False)
+    assert life.sweep(NOW + 4, NOW + 4, has_worker=True) == []
+    actions = life.sweep(NOW + 6, NOW + 6, has_worker=True)
+    assert actions == [Tell("i1", Stop("c", 7, 1)), Publish(Place.RESUME, 2, ask_first=True)]
+    assert the_go(life.on_ask(ask("i2", attempt=2), NOW + 6, NOW + 6)) == Go("c", 7, 3, 2, "ab", suspect=True)
+
+
+def test_a_worker_that_comes_back_in_the_grace_time_goes_on() -> None:
+    life = running_life(text="ab", grace=5.0)
+    life.on_obituary("i1", NOW, in_order=False)
+    assert life.on_announce("i1", made_model_queue=False) == [Tell("i1", Resend("c", ((7, 1, 2),)))]
+    assert life.sweep(NOW + 6, NOW + 6, has_worker=True) == []
+    assert life.stage is Stage.RUNNING
+
+
+def test_the_clock_of_a_death_stands_still_with_the_watched_one() -> None:
+    life = running_life(grace=5.0)
+    life.on_obituary("i1", NOW, in_order=False)
+    assert life.sweep(NOW + 50, NOW, has_worker=True) == []
+
+
+def test_the_request_that_kills_its_workers_alone_ends_as_poison() -> None:
+    life = running_life(max_kills=3)
+    for number in range(2, 5):
+        assert the_go(life.on_ask(ask(f"i{number}"), NOW, NOW)).suspect
+    error = error_of(life.on_ask(ask("i5"), NOW, NOW))
+    assert isinstance(error, PoisonError)
+    assert "3 workers died" in str(error)
+
+
+def test_the_first_death_blames_nobody_and_a_worker_that_returns_takes_its_charge_back() -> None:
+    life = running_life(max_kills=1)
+    assert the_go(life.on_ask(ask("i2"), NOW, NOW)).suspect
+    life = running_life(max_kills=2)
+    life.on_ask(ask("i2"), NOW, NOW)
+    life.on_ask(ask("i3"), NOW, NOW)
+    life.on_announce("i2", made_model_queue=False)
+    assert the_go(life.on_ask(ask("i4"), NOW, NOW)).suspect
+
+
+def test_a_worker_that_said_goodbye_makes_nobody_suspect() -> None:
+    life = running_life(text="a")
+    life.on_obituary("i1", NOW, in_order=True)
+    assert not the_go(life.on_ask(ask("i2"), NOW, NOW)).suspect
+
+
+# --- progress
+
+
+def test_a_stream_without_progress_moves() -> None:
+    life = running_life(text="a", between_tokens=10.0)
+    assert life.sweep(NOW + 9, NOW + 9, has_worker=True) == []
+    assert life.sweep(NOW + 11, NOW + 11, has_worker=True) == [
+        Tell("i1", Stop("c", 7, 1)),
+        Publish(Place.RESUME, 2, ask_first=True),
+    ]
+
+
+def test_progress_without_a_chunk_keeps_a_stream_where_it_is() -> None:
+    life = running_life(first_token=20.0)
+    life.note_progress(NOW + 15, "i1")
+    assert life.sweep(NOW + 30, NOW + 30, has_worker=True) == []
+
+
+def test_a_stream_moves_a_bounded_number_of_times() -> None:
+    life = running_life(text="a", between_tokens=1.0, max_moves=2)
+    now = NOW
+    for move in (1, 2):
+        now += 2
+        assert life.sweep(now, now, has_worker=True)[-1] == Publish(Place.RESUME, 2 * move, ask_first=True)
+        life.on_ask(ask(f"i{move}", attempt=2 * move), now, now)
+    assert isinstance(error_of(life.sweep(now + 2, now + 2, has_worker=True)), WorkerLostError)
+
+
+def test_a_worker_that_no_longer_has_the_stream_loses_it() -> None:
+    life = running_life(text="a")
+    assert life.on_gone(1, "i9") == []
+    assert life.on_gone(1, "i1")[-1] == Publish(Place.RESUME, 2, ask_first=True)
+
+
+def test_a_pinned_stream_never_moves() -> None:
+    life = running_life(Place.PINNED, text="a")
+    assert isinstance(error_of(life.on_gone(1, "i1")), WorkerLostError)
+
+
+def test_frames_whose_started_was_lost_count_as_a_start() -> None:
+    life = new_life()
+    life.note_progress(NOW, "i1")
+    assert (life.stage, life.instance) == (Stage.RUNNING, "i1")
+
+
+# --- time
+
+
+@pytest.mark.parametrize("begun", [False, True])
+def test_a_deadline_tells_where_the_request_was_and_stops_it(begun: bool) -> None:
+    life = running_life(text="ab") if begun else new_life()
+    actions = life.sweep(NOW + 61, NOW, has_worker=True)
+    error = error_of(actions)
+    assert isinstance(error, DeadlineError)
+    assert ("after 2 chunks" in str(error)) is begun
+    assert ("in the queue" in str(error)) is not begun
+    assert actions[0] == (Tell("i1", Stop("c", 7, 1)) if begun else Broadcast(Cancel("c", 7, 60.0)))
+
+
+def test_a_model_without_workers_is_waited_for_and_then_given_up() -> None:
+    life = new_life(worker_wait=30.0)
+    assert life.sweep(NOW + 1, NOW + 1, has_worker=False) == []
+    assert life.sweep(NOW + 20, NOW + 20, has_worker=True) == []
+    assert life.sweep(NOW + 25, NOW + 25, has_worker=False) == []
+    assert life.sweep(NOW + 54, NOW + 54, has_worker=False) == []
+    assert isinstance(error_of(life.sweep(NOW + 56, NOW + 56, has_worker=False)), ModelNotFoundError)
+
+
+def test_a_queue_made_anew_has_lost_what_waited_in_it() -> None:
+    life = new_life()
+    assert life.on_announce("i1", made_model_queue=False) == []
+    assert life.on_announce("i1", made_model_queue=True) == [Publish(Place.MODEL, 2, ask_first=False)]
+
+
+# --- failures
+
+
+@pytest.mark.parametrize(
+    ("kind", "error_type"),
+    [
+        (FailureKind.REQUEST, EngineRefusedError),
+        (FailureKind.ENGINE, EngineError),
+        (FailureKind.DIVERGED, WorkerLostError),
+        (FailureKind.NOT_RESUMABLE, WorkerLostError),
+    ],
+)
+def test_an_engines_failure_reaches_the_client_with_its_text(kind: FailureKind, error_type: type) -> None:
+    life = running_life(text="a")
+    error = error_of(life.on_failed(Failed(7, 1, 1, kind, "CUDA out of memory")))
+    assert type(error) is error_type
+    for part in ("CUDA out of memory", "w1", "r-1", "after 1 chunks"):
+        assert part in str(error)
+
+
+def test_a_worker_that_just_stopped_serving_the_model_hands_the_request_on() -> None:
+    life = running_life()
+    frame = Failed(7, 1, 0, FailureKind.NOT_SERVED, "removed")
+    assert life.answer.accept(frame)
+    assert life.on_failed(frame)[-1] == Publish(Place.RESUME, 2, ask_first=True)
+    assert life.answer.next_seq == 0
+
+
+def test_nothing_happens_to_a_request_that_is_over() -> None:
+    life = running_life()
+    life.finish()
+    assert life.cancel() == []
+    assert life.sweep(NOW + 1000, NOW + 1000, has_worker=False) == []
+    assert life.on_announce("i1", made_model_queue=True) == []
+    assert life.on_reconnect(NOW) == []
+    assert life.on_gone(1, "i1") == []
