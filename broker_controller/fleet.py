@@ -68,7 +68,7 @@ class Fleet:
         """Drop workers that were not heard of for too long, until cancelled."""
         while True:
             await asyncio.sleep(self._check_interval)
-            for record in self._registry.expire(self._gateway.watched(), self.controller.expiration):
+            for record in self._registry.expire(self._gateway.watched()):
                 _log.warning("worker expired worker=%s instance=%s", record.name, record.instance)
 
     async def roll_call(self, timeout: float = ROLL_CALL_TIME) -> None:

@@ -188,6 +188,7 @@ class Gateway:
         if not self.streams:
             self._idle.set()
         self._inflight_bytes -= stream.kept_bytes
+        self._registry.note_finished((self.controller_id, life.stream))
         if life.instance:
             self._done[life.instance].append(life.stream)
 
@@ -301,7 +302,7 @@ class Gateway:
             self._fail(stream, RequestTooLargeError(f"request {life.request_id}: {error}"))
         else:
             if action.place is Place.OWN:
-                self._registry.note_sent(life.target, life.stream, self.watched())
+                self._registry.note_sent(life.target, (self.controller_id, life.stream), self.watched())
 
     def _routing_key(self, life: RequestLife, place: Place) -> str:
         topology = self._links.topology
@@ -358,7 +359,7 @@ class Gateway:
     def _fail(self, stream: GenerationStream, error: ServiceError) -> None:
         self._failed += 1
         if isinstance(error, ModelNotFoundError):
-            served = ", ".join(self._registry.models()) or "none"
+            served = ", ".join(sorted(self._registry.models())) or "none"
             error = ModelNotFoundError(f"{error}; served now: {served}")
         _log.info("request failed request=%s error=%s text=%s", stream.request_id, type(error).__name__, error)
         stream.fail(error)

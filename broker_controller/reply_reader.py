@@ -85,7 +85,7 @@ class ReplyReader:
         life = stream.life
         match frame:
             case Started():
-                self._registry.note_started(frame.worker, frame.stream)
+                self._registry.note_started(frame.worker, (life.controller, frame.stream), watched)
                 self._gateway.carry_out(stream, life.on_started(frame, time.monotonic(), watched))
                 stream.wake()
             case Ask():

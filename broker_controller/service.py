@@ -1,0 +1,74 @@
+"""Puts the controller's parts together and runs them: links, registry, requests, fleet. Knows no HTTP.
+
+Whoever serves (the CLI, a test) makes one and runs it as a task; cancelled, it ends every part in order.
+"""
+
+import asyncio
+import secrets
+
+from msgspec import Struct
+
+from broker_controller.controller import Controller
+from broker_controller.dispatch import DispatchMethod
+from broker_controller.fleet import Fleet
+from broker_controller.gateway import Gateway
+from broker_controller.lifecycle import Limits
+from broker_controller.links import Links
+from broker_controller.reply_reader import ReplyReader
+from broker_controller.watched_clock import WatchedClock
+from broker_wire.amqp.addresses import TLSFiles, parse_broker_url
+from broker_wire.garbage import GarbageBin
+from broker_wire.topology import QueueBounds, Topology
+
+
+class ServiceConfig(Struct, frozen=True):
+    """What the broker side needs to know. Seconds and bytes.
+
+    Attributes:
+        expiration, check_interval: a worker without a heartbeat for so long is dropped; looked at so often.
+            LLaVA's: 90 and 30.
+    """
+
+    broker_url: str
+    tls: TLSFiles | None = None
+    prefix: str = "bc"
+    bounds: QueueBounds = QueueBounds()
+    dispatch_method: DispatchMethod = DispatchMethod.QUEUE
+    expiration: float = 90.0
+    check_interval: float = 30.0
+    max_inflight_bytes: int = 1024 * 1024 * 1024
+    limits: Limits = Limits()
+
+
+class ControllerService:
+    """One controller process, less its HTTP side."""
+
+    def __init__(self, config: ServiceConfig) -> None:
+        """Raises: ValueError for a broker URL or prefix that cannot be used."""
+        self.controller_id = secrets.token_hex(8)
+        self.garbage = GarbageBin()
+        watched = WatchedClock()
+        topology = Topology(config.prefix, config.bounds)
+        addresses = parse_broker_url(config.broker_url, config.tls)
+        self.controller = Controller(config.dispatch_method, expiration=config.expiration, clock=watched)
+        self.links = Links(addresses, topology, name=f"controller {self.controller_id}")
+        self.gateway = Gateway(
+            self.controller_id,
+            self.links,
+            self.controller.registry,
+            choose_worker=self.controller.choose,
+            limits=config.limits,
+            max_inflight_bytes=config.max_inflight_bytes,
+            watched=watched,
+        )
+        self.reply_reader = ReplyReader(self.gateway, self.links, self.controller.registry, self.garbage)
+        self.fleet = Fleet(
+            self.controller, self.gateway, self.links, self.garbage, check_interval=config.check_interval
+        )
+
+    async def run(self) -> None:
+        """Serve until cancelled. The broker may come later: the connections are tried without end."""
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(self.links.run(), name="links")
+            tasks.create_task(self.gateway.run(), name="gateway")
+            tasks.create_task(self.fleet.run(), name="fleet")
