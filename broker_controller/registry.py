@@ -16,6 +16,7 @@ anybody who claims the name: whatever an older instance says late changes nothin
 from collections.abc import Hashable
 from enum import Enum, auto
 
+from broker_controller.recent_requests import RecentRequests
 from broker_controller.registration import Registration, WorkerStatus, clamp_queue_length
 from broker_controller.served_models import ServedModels
 from broker_controller.worker_record import RecordState, WorkerRecord, announced_state
@@ -46,8 +47,7 @@ class Registry:
         """`expiration` in seconds of silence."""
         self.expiration = expiration
         self._workers: dict[str, WorkerRecord] = {}
-        self._sent: dict[Hashable, WorkerRecord] = {}
-        self._started: dict[Hashable, WorkerRecord] = {}
+        self._recent = RecentRequests()
         self._turn = 0
         self._served: ServedModels | None = None
 
@@ -63,7 +63,7 @@ class Registry:
             self._served = None
         if not announce.bridged:
             record.registration = None
-        self._forget_started(record)
+        self._recent.reported(record)
         record.take_announce(announce, now)
         self._set_state(record, announced_state(announce.state))
         return change
@@ -73,7 +73,7 @@ class Registry:
         record = self._of_instance(heartbeat.worker, heartbeat.instance)
         if record is None or record.state is RecordState.INCOMPATIBLE:
             return False
-        self._forget_started(record)
+        self._recent.reported(record)
         record.take_heartbeat(heartbeat, now)
         if record.lost_at is None or now - record.lost_at >= REVIVAL_DELAY:
             self._set_state(record, announced_state(heartbeat.state))
@@ -152,7 +152,7 @@ class Registry:
         """Drop a worker, whatever its state. None: it was not there."""
         record = self._workers.pop(name, None)
         if record is not None:
-            self._forget_counts(record)
+            self._recent.left(record)
             self._served = None
         return record
 
@@ -174,28 +174,20 @@ class Registry:
 
         At most five seconds: what a worker's own queue does not deliver at once falls back to the model's queue.
         """
-        self.note_finished(key)
-        self._forget_old_sends(now)
         record = self._workers.get(name)
         if record is not None:
-            record.note_sent(key, now)
-            self._sent[key] = record
+            self._recent.sent(record, key, now)
             self._take_turn(record)
 
     def note_started(self, name: str, key: Hashable) -> None:
         """This worker, not always the one it was sent to, runs the request: it counts until a heartbeat shows it."""
-        self.note_finished(key)
         record = self._workers.get(name)
         if record is not None:
-            record.note_started(key)
-            self._started[key] = record
+            self._recent.started(record, key)
 
     def note_finished(self, key: Hashable) -> None:
         """The request is over, in any way."""
-        for counted in (self._sent, self._started):
-            record = counted.pop(key, None)
-            if record is not None:
-                record.note_finished(key)
+        self._recent.finished(key)
 
     def note_address(self, name: str, now: float) -> None:
         """This worker's address was handed out: it counts as a request until it is used, or for two seconds."""
@@ -259,7 +251,7 @@ class Registry:
         successor = self._workers[name] = WorkerRecord(name=name)
         if former is not None:
             successor.registration = former.registration
-            self._forget_counts(former)
+            self._recent.left(former)
         self._served = None
         return successor
 
@@ -290,24 +282,6 @@ class Registry:
     def _take_turn(self, record: WorkerRecord) -> None:
         self._turn += 1
         record.turn = self._turn
-
-    def _forget_counts(self, record: WorkerRecord) -> None:
-        for key in record.counted():
-            self._sent.pop(key, None)
-            self._started.pop(key, None)
-
-    def _forget_started(self, record: WorkerRecord) -> None:
-        """A report has come that counts what the worker has started."""
-        for key in record.take_started():
-            self._started.pop(key, None)
-
-    def _forget_old_sends(self, now: float) -> None:
-        # In order of time, so only what is due is looked at.
-        while self._sent:
-            key, record = next(iter(self._sent.items()))
-            if record.still_counts(key, now):
-                return
-            del self._sent[key]
 
     def _served_models(self) -> ServedModels:
         if self._served is None:
