@@ -4,6 +4,7 @@ Called by load.py after a round, never during it: checking costs more than recei
 """
 
 import re
+from typing import Any
 
 import msgspec
 
@@ -25,7 +26,7 @@ class _Choice(msgspec.Struct):
 
 class _Event(msgspec.Struct):
     choices: list[_Choice] = []
-    error: msgspec.Raw | None = None
+    error: Any = None
 
 
 _decode_event = msgspec.json.Decoder(_Event).decode
@@ -97,7 +98,7 @@ def read_answer(raw: bytes) -> Answer:
         except msgspec.DecodeError as error:
             return Answer(len(pieces), "".join(pieces), f"an event is not a chunk: {error}")
         if message.error is not None:
-            return Answer(len(pieces), "".join(pieces), f"an error in the stream: {bytes(message.error)!r}")
+            return Answer(len(pieces), "".join(pieces), f"an error in the stream: {message.error}")
         for choice in message.choices:
             finished = finished or choice.finish_reason is not None
             if choice.delta.content:

@@ -13,7 +13,7 @@ import json
 import sys
 from collections import Counter
 from pathlib import Path
-from time import perf_counter
+from time import perf_counter, process_time
 from urllib.parse import SplitResult, urlsplit
 
 import msgspec
@@ -40,13 +40,17 @@ class Load(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Outcome(msgspec.Struct, frozen=True):
-    """One round. Rates are of whole and right answers only; times in milliseconds."""
+    """One round. Rates are of whole and right answers only; times in milliseconds.
+
+    `own_cpu` is the load generator's own use of one core, 0 to 1: near 1 it would be what limits the round.
+    """
 
     tokens_per_second: float
     requests_per_second: float
     ttft_p50: float
     ttft_p99: float
     gap_p99: float
+    own_cpu: float
     answers: int
     errors: dict[str, int]
 
@@ -79,15 +83,14 @@ async def run_round(url: str, load: Load) -> Outcome:
     gc.collect()
     gc.disable()
     try:
-        started = perf_counter()
+        started, cpu_started = perf_counter(), process_time()
         await _ask(connections, request, load)
-        elapsed = perf_counter() - started
+        elapsed, cpu = perf_counter() - started, process_time() - cpu_started
     finally:
         gc.enable()
-        for connection in connections:
-            connection.close()
+        await asyncio.gather(*(connection.aclose() for connection in connections))
     exchanges = [exchange for connection in connections for exchange in connection.exchanges]
-    return _outcome(exchanges, load, elapsed)
+    return _outcome(exchanges, load, elapsed, cpu)
 
 
 async def _connect(parts: SplitResult, count: int) -> list[StreamConnection]:
@@ -109,7 +112,7 @@ async def _ask(connections: list[StreamConnection], request: bytes, load: Load) 
     await asyncio.wait([connection.finished for connection in connections], timeout=load.timeout)
 
 
-def _outcome(exchanges: list[Exchange], load: Load, elapsed: float) -> Outcome:
+def _outcome(exchanges: list[Exchange], load: Load, elapsed: float, cpu: float) -> Outcome:
     expected = echo_text(PROMPT, load.tokens)
     errors: Counter[str] = Counter()
     right = []
@@ -134,6 +137,7 @@ def _outcome(exchanges: list[Exchange], load: Load, elapsed: float) -> Outcome:
         ttft_p50=percentile(first, 50),
         ttft_p99=percentile(first, 99),
         gap_p99=percentile(gaps, 99),
+        own_cpu=cpu / elapsed,
         answers=len(right),
         errors=dict(errors),
     )
@@ -172,6 +176,7 @@ def _report(outcomes: list[Outcome]) -> str:
         "ttft_p50": "TTFT p50, ms",
         "ttft_p99": "TTFT p99, ms",
         "gap_p99": "pause between writes p99, ms",
+        "own_cpu": "load generator's use of a core",
     }
     rows = [[label, show_spread(spread([getattr(o, name) for o in outcomes]))] for name, label in units.items()]
     rows.append(["errors", str(sum(sum(o.errors.values()) for o in outcomes))])

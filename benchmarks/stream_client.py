@@ -35,6 +35,7 @@ class StreamConnection(asyncio.Protocol):
         loop = asyncio.get_running_loop()
         self.exchanges: list[Exchange] = []
         self.finished: asyncio.Future[None] = loop.create_future()
+        self._closed: asyncio.Future[None] = loop.create_future()
         self._transport: asyncio.WriteTransport | None = None
         self._request = b""
         self._left = 0
@@ -47,9 +48,11 @@ class StreamConnection(asyncio.Protocol):
         self._left = count
         self._send_next()
 
-    def close(self) -> None:
+    async def aclose(self) -> None:
+        self._current = None  # an answer that is still awaited has run out of time, it was not cut off
         if self._transport is not None:
             self._transport.close()
+            await self._closed
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast("asyncio.WriteTransport", transport)  # uvloop's class is not derived from it
@@ -77,6 +80,7 @@ class StreamConnection(asyncio.Protocol):
             self._current = None
         if not self.finished.done():
             self.finished.set_result(None)
+        self._closed.set_result(None)
 
     def _send_next(self) -> None:
         assert self._transport is not None
