@@ -1,0 +1,615 @@
+"""A channel: what a program does on the broker, as calls and awaitables.
+
+Frames leave in the order of the calls, always: nothing waits for the answer of an earlier call, so a nack after a
+cancel reaches the broker after it. Made by `Session.channel`; all of it runs on the connection's event loop, callbacks
+too.
+"""
+
+import asyncio
+import logging
+import math
+from collections import deque
+from collections.abc import Callable, Mapping
+from enum import Enum
+from typing import Any, TypeVar
+
+from msgspec import Struct
+from pika import spec
+from pika.amqp_object import Method
+from pika.exchange_type import ExchangeType
+
+from broker_wire import topology
+from broker_wire.amqp import frames
+from broker_wire.amqp.confirms import Confirms, OnOutcome, Outcome, Settled
+from broker_wire.amqp.link import Link
+from broker_wire.codec import CONTENT_TYPE
+from broker_wire.errors import (
+    BrokerError,
+    ChannelClosedError,
+    MessageTooLargeError,
+    NotConnectedError,
+    QueueFullError,
+    UnroutableError,
+)
+
+_log = logging.getLogger(__name__)
+
+RPC_TIMEOUT = 15.0
+"""Seconds that the broker has to answer a declare, consume and the like. Then the channel is given up."""
+HIGH_WATER = 4 * 1024 * 1024
+"""Bytes unconfirmed and in the socket's buffer above which `writable` waits."""
+LOW_WATER = HIGH_WATER // 2
+"""Bytes at which it goes on: once stopped, a producer writes a good piece again, not one message."""
+
+# RabbitMQ 4.0: max_message_size is 16 MiB by default; 128 MiB before.
+MAX_MESSAGE_BYTES = 16 * 1024 * 1024
+MAX_MESSAGE_BYTES_BEFORE_4 = 128 * 1024 * 1024
+
+_CANCEL: Any = spec.Basic.Cancel  # the stubs have its tag as a number
+_METHODS: Mapping[int, Any] = spec.methods
+R = TypeVar("R", bound=Method)
+
+
+class ChannelState(Enum):
+    """A channel goes through these in this order; from the first two it may go to the last at once."""
+
+    OPENING = "opening"
+    OPEN = "open"
+    CLOSING = "closing"
+    CLOSED = "closed"
+
+
+class Delivery(Struct, frozen=True, eq=False):
+    """A message. Settle it on its own channel: `delivery.channel.ack(delivery.tag)`."""
+
+    channel: "Channel"
+    tag: int
+    consumer_tag: str
+    body: bytes
+    redelivered: bool
+    exchange: str
+    routing_key: str
+    type: str | None
+    content_type: str | None
+    reply_to: str | None
+    correlation_id: str | None
+    message_id: str | None
+    headers: dict[str, Any] | None
+
+    @property
+    def dead_lettered(self) -> bool:
+        """It came by way of another queue, which expired or rejected it."""
+        return self.headers is not None and "x-death" in self.headers
+
+
+class QueueState(Struct, frozen=True):
+    """What the broker says of a queue: its name, messages ready (not those unacked), consumers."""
+
+    name: str
+    ready: int
+    consumers: int
+
+
+OnDelivery = Callable[[Delivery], None]
+
+
+class _Consumer(Struct, eq=False):
+    on_delivery: OnDelivery
+    on_cancelled: Callable[[str], None]
+    cancelled: bool = False
+
+
+class _Call(Struct, eq=False):
+    """A call that the broker has not answered. Answers of one kind come in order, those of consumers by their tag."""
+
+    reply: type[Method]
+    consumer_tag: str | None
+    future: asyncio.Future[Method]
+
+
+def _ignore(*_: object) -> None: ...
+
+
+class Channel:
+    """One AMQP channel. `open` says whether it can be used; a closed one is never opened again."""
+
+    def __init__(self, link: Link, number: int, on_closed: Callable[[ChannelClosedError], None] = _ignore) -> None:
+        self.number = number
+        self.state = ChannelState.OPENING
+        self._link = link
+        self._on_closed = on_closed
+        self._why_closed: BrokerError = NotConnectedError("the channel is not open yet")
+        self._confirms: Confirms | None = None
+        self._calls: deque[_Call] = deque()
+        self._consumers: dict[str, _Consumer] = {}
+        self._consumers_made = 0
+        self._prefetch = 0
+        self._writers: list[asyncio.Future[None]] = []
+        self._max_message = MAX_MESSAGE_BYTES if link.server_version >= (4,) else MAX_MESSAGE_BYTES_BEFORE_4
+        # The message that is arriving: its method, its header, its body so far.
+        self._arriving: tuple[str, int, bool, str, str] | None = None
+        self._properties: frames.Properties | None = None
+        self._expected = 0
+        self._parts: list[bytes] = []
+
+    @property
+    def open(self) -> bool:
+        """Whether calls are sent."""
+        return self.state is ChannelState.OPEN
+
+    # --- life ---
+
+    async def start(self, *, confirms: bool) -> None:
+        """Open it; `Session` calls this once. Raises: BrokerError."""
+        self.state = ChannelState.OPEN
+        opened = self._call(spec.Channel.Open(), spec.Channel.OpenOk)
+        if confirms:
+            self._confirms = Confirms()
+            selected = self._call(spec.Confirm.Select(), spec.Confirm.SelectOk)
+            await self._answer(opened, "channel.open")
+            await self._answer(selected, "confirm.select")
+        else:
+            await self._answer(opened, "channel.open")
+
+    async def close(self) -> None:
+        """Close in order; what is unconfirmed is LOST. Closing a closed channel does nothing."""
+        if self.state is not ChannelState.OPEN:
+            return
+        closed = self._call(spec.Channel.Close(200, "closed", 0, 0), spec.Channel.CloseOk)
+        self.state = ChannelState.CLOSING
+        self._on_closed = _ignore
+        self._consumers.clear()
+        try:
+            await self._answer(closed, "channel.close")
+        except BrokerError as error:
+            _log.debug("channel gone while closing reason=%s", error)
+        finally:
+            self.shut(ChannelClosedError(0, "closed here"))
+
+    def abandon(self, reason: str) -> None:
+        """Close it without waiting: nobody uses it, or the broker does not answer on it."""
+        if self.open:
+            self._link.send_method(self.number, spec.Channel.Close(200, reason[:200], 0, 0))
+        self.shut(ChannelClosedError(0, reason))
+
+    def shut(self, reason: ChannelClosedError, *, why: BrokerError | None = None) -> None:
+        """The channel is over: everything that waits fails, every publish gets its outcome. Idempotent.
+
+        `why` is what callers get from now on, if it is something else than `reason`.
+        """
+        if self.state is ChannelState.CLOSED:
+            return
+        self.state = ChannelState.CLOSED
+        self._why_closed = why or reason
+        self._consumers.clear()
+        self._parts.clear()
+        calls, self._calls = self._calls, deque()
+        for call in calls:
+            if not call.future.done():
+                call.future.set_exception(self._why_closed)
+                # Nobody may be waiting: consume_soon and cancel do not.
+                call.future.exception()
+        self.wake_writers()
+        if self._confirms is not None:
+            self._report(self._confirms.lost())
+        self._guarded(self._on_closed, reason)
+
+    # --- topology ---
+
+    async def declare_exchange(self, name: str, kind: str, passive: bool = False) -> None:
+        """A durable exchange; `passive` only looks whether it is there. Raises: BrokerError."""
+        await self._rpc(
+            spec.Exchange.Declare(exchange=name, type=ExchangeType(kind), passive=passive, durable=True),
+            spec.Exchange.DeclareOk,
+        )
+
+    async def declare_queue(self, queue: topology.Queue, passive: bool = False) -> QueueState:
+        """A durable queue, or an exclusive one; it is not bound. `passive` only looks. Raises: BrokerError."""
+        method = spec.Queue.Declare(
+            queue=queue.name,
+            passive=passive,
+            # RabbitMQ 4.3 refuses queues that are neither durable nor exclusive.
+            durable=not queue.exclusive,
+            exclusive=queue.exclusive,
+            arguments=queue.arguments,
+        )
+        ok = await self._rpc(method, spec.Queue.DeclareOk)
+        return QueueState(str(ok.queue), ok.message_count or 0, ok.consumer_count or 0)
+
+    async def bind(self, queue_name: str, exchange: str, key: str) -> None:
+        """Raises: BrokerError."""
+        method = spec.Queue.Bind(queue=queue_name, exchange=exchange, routing_key=key)
+        await self._rpc(method, spec.Queue.BindOk)
+
+    async def unbind(self, queue_name: str, exchange: str, key: str) -> None:
+        """Raises: BrokerError."""
+        method = spec.Queue.Unbind(queue=queue_name, exchange=exchange, routing_key=key)
+        await self._rpc(method, spec.Queue.UnbindOk)
+
+    async def delete_queue(self, name: str) -> None:
+        """With what is in it; a queue that is not there is no error. Raises: BrokerError."""
+        await self._rpc(spec.Queue.Delete(queue=name), spec.Queue.DeleteOk)
+
+    async def purge(self, name: str) -> int:
+        """Returns: how many messages were dropped. Raises: BrokerError."""
+        return (await self._rpc(spec.Queue.Purge(queue=name), spec.Queue.PurgeOk)).message_count or 0
+
+    # --- consuming ---
+
+    async def consume(
+        self,
+        queue_name: str,
+        on_delivery: OnDelivery,
+        *,
+        prefetch: int = 0,
+        no_ack: bool = False,
+        exclusive: bool = False,
+        on_cancelled: Callable[[str], None] = _ignore,
+    ) -> str:
+        """Start a consumer, and wait until the broker has it. See `consume_soon`. Raises: BrokerError."""
+        tag, started = self._consume(queue_name, on_delivery, prefetch, no_ack, exclusive, on_cancelled)
+        await self._answer(started, "basic.consume")
+        return tag
+
+    def consume_soon(
+        self,
+        queue_name: str,
+        on_delivery: OnDelivery,
+        *,
+        prefetch: int = 0,
+        no_ack: bool = False,
+        exclusive: bool = False,
+        on_cancelled: Callable[[str], None] = _ignore,
+    ) -> str:
+        """Start a consumer without waiting.
+
+        Args:
+            prefetch: deliveries that this consumer may hold unacked; 0 is no bound.
+            on_cancelled: called with the tag when the *broker* ends the consumer (its queue was deleted, its node
+                left). A queue that is not there closes the channel.
+
+        Returns: the consumer tag. Raises: NotConnectedError.
+        """
+        return self._consume(queue_name, on_delivery, prefetch, no_ack, exclusive, on_cancelled)[0]
+
+    def cancel(self, tag: str) -> None:
+        """End a consumer, without waiting; an unknown tag is ignored.
+
+        What is on its way is still delivered until the broker has answered, and has to be settled like any other.
+        """
+        self._cancel(tag)
+
+    async def cancel_and_wait(self, tag: str) -> None:
+        """End a consumer; when this returns, nothing more is delivered. Raises: BrokerError."""
+        cancelled = self._cancel(tag)
+        if cancelled is not None:
+            await self._answer(cancelled, "basic.cancel")
+
+    def ack(self, tag: int) -> None:
+        """Done. On a closed channel nothing happens: the broker has requeued the message."""
+        self._settle(frames.ACK, tag, 0)
+
+    def nack(self, tag: int, requeue: bool = True) -> None:
+        """Give it back. On a closed channel nothing happens."""
+        # Bits of basic.nack: multiple, requeue.
+        self._settle(frames.NACK, tag, 2 if requeue else 0)
+
+    def reject(self, tag: int, requeue: bool = False) -> None:
+        """Drop it, or dead-letter it where the queue says so. On a closed channel nothing happens."""
+        self._settle(frames.REJECT, tag, 1 if requeue else 0)
+
+    # --- publishing ---
+
+    def publish(
+        self,
+        exchange: str,
+        key: str,
+        body: bytes,
+        *,
+        type: str,  # noqa: A002, the property's name
+        mandatory: bool = False,
+        expiration: float | None = None,
+        correlation_id: str | None = None,
+        reply_to: str | None = None,
+        message_id: str | None = None,
+        headers: Mapping[str, Any] | None = None,
+        persistent: bool = False,
+        on_outcome: OnOutcome | None = None,
+    ) -> None:
+        """Send a message at once, or hand it to the socket's buffer; `writable` keeps that bounded.
+
+        Args:
+            expiration: seconds after which a queue drops it.
+            message_id: a mandatory message on a channel with confirms gets the publish's number if it has none.
+            on_outcome: called exactly once, unless this raises; only on a channel with confirms.
+
+        Raises: NotConnectedError, MessageTooLargeError (both: nothing was sent), ValueError for a text that AMQP
+            cannot carry.
+        """
+        if self.state is not ChannelState.OPEN:
+            raise self._not_connected()
+        size = len(body)
+        if size > self._max_message:
+            raise MessageTooLargeError(size, self._max_message)
+        confirms = self._confirms
+        if mandatory and confirms is not None and message_id is None:
+            message_id = str(confirms.next_tag)
+        properties = frames.encode_properties(
+            content_type=CONTENT_TYPE,
+            type=type,
+            persistent=persistent,
+            headers=headers,
+            correlation_id=correlation_id,
+            reply_to=reply_to,
+            expiration=None if expiration is None else str(max(0, math.ceil(expiration * 1000))),
+            message_id=message_id,
+        )
+        link = self._link
+        # One write for the three frames, so one segment and one system call.
+        link.send(
+            frames.encode_publish(self.number, exchange, key, mandatory)
+            + b"".join(frames.encode_content(self.number, properties, body, link.body_max))
+        )
+        if confirms is not None:
+            confirms.published(size, on_outcome, message_id if mandatory else None)
+
+    async def publish_confirmed(
+        self,
+        exchange: str,
+        key: str,
+        body: bytes,
+        *,
+        type: str,  # noqa: A002, the property's name
+        timeout: float,
+        mandatory: bool = False,
+        expiration: float | None = None,
+        correlation_id: str | None = None,
+        reply_to: str | None = None,
+        message_id: str | None = None,
+        headers: Mapping[str, Any] | None = None,
+        persistent: bool = False,
+    ) -> None:
+        """Publish, and wait for the broker's answer, `timeout` seconds at most. The channel must have confirms.
+
+        Raises: UnroutableError, QueueFullError, ChannelClosedError or NotConnectedError (it may have arrived),
+            MessageTooLargeError, TimeoutError (it may arrive yet).
+        """
+        settled: asyncio.Future[Outcome] = asyncio.get_running_loop().create_future()
+
+        def on_outcome(outcome: Outcome) -> None:
+            if not settled.done():
+                settled.set_result(outcome)
+
+        self.publish(
+            exchange,
+            key,
+            body,
+            type=type,
+            mandatory=mandatory,
+            expiration=expiration,
+            correlation_id=correlation_id,
+            reply_to=reply_to,
+            message_id=message_id,
+            headers=headers,
+            persistent=persistent,
+            on_outcome=on_outcome,
+        )
+        async with asyncio.timeout(timeout):
+            outcome = await settled
+        match outcome:
+            case Outcome.RETURNED:
+                raise UnroutableError(f"no queue is bound to {exchange!r} for routing key {key!r}")
+            case Outcome.NACKED:
+                raise QueueFullError(f"a queue bound to {exchange!r} for routing key {key!r} is full")
+            case Outcome.LOST:
+                raise self._why_closed
+            case Outcome.CONFIRMED:
+                return
+
+    @property
+    def unconfirmed_bytes(self) -> int:
+        """Bodies published on this channel that the broker has not answered."""
+        return 0 if self._confirms is None else self._confirms.unconfirmed_bytes
+
+    @property
+    def congested(self) -> bool:
+        """Whether `writable` would wait: the connection is blocked, or too much is under way."""
+        return not self._has_room(HIGH_WATER)
+
+    async def writable(self, timeout: float) -> None:
+        """Wait while too much is under way or the broker has blocked the connection.
+
+        Raises: TimeoutError after `timeout` seconds; NotConnectedError, ChannelClosedError.
+        """
+        if self.open and self._has_room(HIGH_WATER):
+            return
+        async with asyncio.timeout(timeout):
+            while self.open and not self._has_room(LOW_WATER):
+                writer: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+                self._writers.append(writer)
+                await writer
+        if not self.open:
+            raise self._why_closed
+
+    def wake_writers(self) -> None:
+        """Something may have changed: the socket drained, the broker unblocked or answered."""
+        if self._writers and (not self.open or self._has_room(LOW_WATER)):
+            writers, self._writers = self._writers, []
+            for writer in writers:
+                if not writer.done():
+                    writer.set_result(None)
+
+    # --- frames in ---
+
+    def on_frame(self, kind: int, data: bytes, start: int, end: int) -> None:
+        """One frame from the link."""
+        if kind == frames.METHOD:
+            self._on_method(int.from_bytes(data[start : start + 4]), data, start + 4, end)
+        elif kind == frames.HEADER:
+            self._expected, self._properties = frames.decode_header(data, start)
+            if self._expected == 0:
+                self._on_message(b"")
+        elif kind == frames.BODY:
+            if end - start == self._expected and not self._parts:
+                self._on_message(data[start:end])
+            else:
+                self._parts.append(data[start:end])
+                self._expected -= end - start
+                if self._expected <= 0:
+                    self._on_message(b"".join(self._parts))
+
+    def _on_method(self, number: int, data: bytes, at: int, end: int) -> None:
+        if number == frames.DELIVER:
+            self._arriving = frames.decode_deliver(data, at)
+        elif number == frames.ACK:
+            if self._confirms is not None:
+                self._report(self._confirms.acked(*frames.decode_answer(data, at)))
+        elif number == frames.NACK:
+            if self._confirms is not None:
+                self._report(self._confirms.nacked(*frames.decode_answer(data, at)))
+        elif number == frames.RETURN:
+            self._arriving = None
+        else:
+            self._on_answer(_METHODS[number]().decode(data[at:end]))
+
+    def _on_message(self, body: bytes) -> None:
+        properties, arriving = self._properties, self._arriving
+        self._properties = self._arriving = None
+        if self._parts:
+            self._parts = []
+        if properties is None:
+            return
+        if arriving is None:
+            if self._confirms is not None:
+                self._confirms.returned(properties.message_id)
+            return
+        consumer_tag, tag, redelivered, exchange, routing_key = arriving
+        consumer = self._consumers.get(consumer_tag)
+        if consumer is None:
+            return
+        delivery = Delivery(
+            self,
+            tag,
+            consumer_tag,
+            body,
+            redelivered,
+            exchange,
+            routing_key,
+            properties.type,
+            properties.content_type,
+            properties.reply_to,
+            properties.correlation_id,
+            properties.message_id,
+            properties.headers,
+        )
+        try:
+            consumer.on_delivery(delivery)
+        except Exception:  # noqa: BLE001  one message that its consumer cannot digest must not end the connection
+            _log.exception("callback failed callback=%r", consumer.on_delivery)
+
+    def _on_answer(self, method: Method) -> None:
+        match method:
+            case spec.Channel.Close():
+                self._link.send_method(self.number, spec.Channel.CloseOk())
+                self._link.receivers.pop(self.number, None)
+                self.shut(ChannelClosedError(method.reply_code or 0, str(method.reply_text)))
+            case spec.Basic.Cancel():
+                consumer = self._consumers.pop(str(method.consumer_tag), None)
+                if consumer is not None and not consumer.cancelled:
+                    self._guarded(consumer.on_cancelled, str(method.consumer_tag))
+            case spec.Channel.Flow():
+                self._link.send_method(self.number, spec.Channel.FlowOk(method.active))
+            case spec.Channel.CloseOk() if not self.open:
+                self._link.receivers.pop(self.number, None)
+                self._resolve(method)
+            case spec.Basic.CancelOk():
+                self._consumers.pop(str(method.consumer_tag), None)
+                self._resolve(method)
+            case _:
+                self._resolve(method)
+
+    def _resolve(self, method: Method) -> None:
+        tag = getattr(method, "consumer_tag", None)
+        for position, call in enumerate(self._calls):
+            if type(method) is call.reply and call.consumer_tag == tag:
+                del self._calls[position]
+                if not call.future.done():
+                    call.future.set_result(method)
+                return
+
+    # --- frames out ---
+
+    def _consume(
+        self,
+        queue_name: str,
+        on_delivery: OnDelivery,
+        prefetch: int,
+        no_ack: bool,
+        exclusive: bool,
+        on_cancelled: Callable[[str], None],
+    ) -> tuple[str, asyncio.Future[Method]]:
+        if self.state is not ChannelState.OPEN:
+            raise self._not_connected()
+        if prefetch != self._prefetch:
+            # It counts for the consumers that start after it, each by itself.
+            self._call(spec.Basic.Qos(prefetch_count=prefetch), spec.Basic.QosOk)
+            self._prefetch = prefetch
+        self._consumers_made += 1
+        tag = f"{self.number}.{self._consumers_made}"
+        self._consumers[tag] = _Consumer(on_delivery, on_cancelled)
+        method = spec.Basic.Consume(queue=queue_name, consumer_tag=tag, no_ack=no_ack, exclusive=exclusive)
+        return tag, self._call(method, spec.Basic.ConsumeOk, tag)
+
+    def _cancel(self, tag: str) -> asyncio.Future[Method] | None:
+        consumer = self._consumers.get(tag)
+        if consumer is None or consumer.cancelled or not self.open:
+            return None
+        consumer.cancelled = True
+        return self._call(_CANCEL(consumer_tag=tag), spec.Basic.CancelOk, tag)
+
+    def _settle(self, method: int, tag: int, bits: int) -> None:
+        if self.state is ChannelState.OPEN:
+            self._link.send(frames.encode_settlement(self.number, method, tag, bits))
+
+    def _call(self, method: Method, reply: type[Method], consumer_tag: str | None = None) -> asyncio.Future[Method]:
+        if self.state is not ChannelState.OPEN:
+            raise self._why_closed
+        future: asyncio.Future[Method] = asyncio.get_running_loop().create_future()
+        self._link.send_method(self.number, method)
+        self._calls.append(_Call(reply, consumer_tag, future))
+        return future
+
+    async def _rpc(self, method: Method, reply: type[R]) -> R:
+        answer = await self._answer(self._call(method, reply), method.NAME)
+        assert isinstance(answer, reply)  # noqa: S101, _resolve compares the types
+        return answer
+
+    async def _answer(self, future: asyncio.Future[Method], name: str) -> Method:
+        try:
+            async with asyncio.timeout(RPC_TIMEOUT):
+                return await future
+        except TimeoutError:
+            # A late answer would be taken for that of the next call.
+            self.abandon(f"the broker did not answer {name} within {RPC_TIMEOUT:g} s")
+            raise self._why_closed from None
+
+    # --- callbacks ---
+
+    def _has_room(self, mark: int) -> bool:
+        return not self._link.blocked and self.unconfirmed_bytes + self._link.buffered_bytes <= mark
+
+    def _report(self, settled: Settled) -> None:
+        for on_outcome, outcome in settled:
+            self._guarded(on_outcome, outcome)
+        if self._writers:
+            self.wake_writers()
+
+    def _guarded(self, callback: Callable[..., None], *arguments: object) -> None:
+        try:
+            callback(*arguments)
+        except Exception:  # noqa: BLE001  a fault of one callback must not end the connection that others share
+            _log.exception("callback failed callback=%r", callback)
+
+    def _not_connected(self) -> NotConnectedError:
+        why = self._why_closed
+        return why if isinstance(why, NotConnectedError) else NotConnectedError(str(why))
