@@ -1,0 +1,64 @@
+"""Where engines run: gives each request a slot's thread, or a place on its model's shared loop.
+
+The executor of the worker's broker side. It knows which function serves which model, and nothing of the broker.
+"""
+
+import asyncio
+import time
+
+from broker_wire.messages import FailureKind, ModelCard
+from workers_shim.engine_threads import SharedLoop, SlotThreads
+from workers_shim.run import Run
+from workers_shim.served_model import GenerateFunction, ServedModel
+from workers_shim.stream import Assignment, OutgoingStream
+
+
+class EngineExecutor:
+    """The engine side of one worker."""
+
+    def __init__(self) -> None:
+        self._models: dict[str, ServedModel] = {}
+        self._threads = SlotThreads()
+        self._shared: dict[GenerateFunction, SharedLoop] = {}
+
+    def add(self, model: ServedModel) -> None:
+        """Serve a model, or serve it otherwise from the next request on. Called from any thread."""
+        self._models[model.name] = model
+
+    def remove(self, name: str) -> None:
+        """Stop serving a model; what runs goes on. Called from any thread."""
+        self._models.pop(name, None)
+
+    @property
+    def cards(self) -> list[ModelCard]:
+        """What the worker announces."""
+        return [model.card for model in self._models.values()]
+
+    def start(self, assignment: Assignment, stream: OutgoingStream) -> None:
+        """Begin; called on the broker's loop. Whatever goes wrong is told to the stream."""
+        model = self._models.get(assignment.generate.model)
+        if model is None:
+            stream.fail(FailureKind.NOT_SERVED, f"this worker does not serve {assignment.generate.model!r} any more")
+            stream.released()
+            return
+        run = Run(assignment, stream, model)
+        if model.shared_loop:
+            self._loop_of(model).start(run)
+        else:
+            self._threads.start(run)
+
+    async def aclose(self, timeout: float) -> bool:
+        """End all threads, waiting `timeout` seconds at most. False: an engine has not come back."""
+        return await asyncio.to_thread(self._close, timeout)
+
+    def _close(self, timeout: float) -> bool:
+        until = time.monotonic() + timeout
+        closed = [loop.close(max(0.0, until - time.monotonic())) for loop in self._shared.values()]
+        return self._threads.close(max(0.0, until - time.monotonic())) and all(closed)
+
+    def _loop_of(self, model: ServedModel) -> SharedLoop:
+        # By function, not by name: one client behind two models has one loop.
+        loop = self._shared.get(model.generate)
+        if loop is None:
+            loop = self._shared[model.generate] = SharedLoop(model.name)
+        return loop

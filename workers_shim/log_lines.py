@@ -1,0 +1,27 @@
+"""How a worker's log looks: one line an event, key=value, on standard error."""
+
+import logging
+import sys
+import time
+
+
+class _LineFormatter(logging.Formatter):
+    """Time in UTC, level, event. A traceback follows its line."""
+
+    converter = staticmethod(time.gmtime)
+    default_time_format = "%Y-%m-%dT%H:%M:%S"
+    default_msec_format = "%s.%03dZ"
+
+    def __init__(self) -> None:
+        super().__init__("%(asctime)s %(levelname)s %(message)s")
+
+    def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802 - the standard library's name
+        # A client's text in a message must not look like a line of ours.
+        return super().formatMessage(record).replace("\n", "\\n").replace("\r", "\\r")
+
+
+def log_to_stderr(level: str) -> None:
+    """Set up the whole process. `level` is one of `logging`'s names, in any case."""
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(_LineFormatter())
+    logging.basicConfig(level=level.upper(), handlers=[handler], force=True)

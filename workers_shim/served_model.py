@@ -1,0 +1,87 @@
+"""One model that a worker serves: what it says of itself, and the user's function behind it.
+
+Made by `worker`, used by `execution` and `run`.
+"""
+
+import inspect
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Sequence
+from enum import StrEnum
+
+from msgspec import Struct
+
+from broker_wire.messages import Ability, ModelCard
+from broker_wire.topology import check_model_name
+from workers_shim.request import Chunk, Request
+
+GenerateFunction = Callable[[Request], Iterable[str | Chunk] | AsyncIterator[str | Chunk]]
+"""What a user writes: a generator function, plain or asynchronous."""
+
+
+class Resume(StrEnum):
+    """How an answer goes on that another worker began."""
+
+    NEVER = "never"
+    """Not at all: the client gets an error."""
+    REPLAY = "replay"
+    """The function is called as for a new request; what the client has is compared and skipped."""
+    PREFIX = "prefix"
+    """The function gets `Request.resume_text` and yields what follows it."""
+
+
+class ServedModel(Struct, frozen=True):
+    """A model of this worker."""
+
+    card: ModelCard
+    generate: GenerateFunction
+    resume: Resume = Resume.NEVER
+    shared_loop: bool = False
+
+    @property
+    def name(self) -> str:
+        """The model's name."""
+        return self.card.name
+
+    def chunks(self, request: Request) -> Iterator[str | Chunk] | AsyncIterator[str | Chunk]:
+        """Call the function.
+
+        Raises: TypeError, when it is no generator; whatever it raises itself.
+        """
+        items = self.generate(request)
+        if isinstance(items, AsyncIterator):
+            return items
+        if inspect.iscoroutine(items):
+            items.close()
+            raise TypeError(f"the function of model {self.name!r} has to yield its chunks, not to return them")
+        if isinstance(items, str) or not isinstance(items, Iterable):
+            raise TypeError(f"the function of model {self.name!r} has to yield its chunks, not to return them")
+        if self.shared_loop:
+            raise TypeError(f"model {self.name!r} has shared_loop=True: its function has to be an async generator")
+        return iter(items)
+
+
+def serve(
+    name: str,
+    generate: GenerateFunction,
+    *,
+    abilities: Sequence[str],
+    context_length: int | None,
+    resume: str,
+    shared_loop: bool,
+) -> ServedModel:
+    """Check what a user says of a model.
+
+    Raises: ValueError, with a sentence.
+    """
+    check_model_name(name)
+    known = {ability.value for ability in Ability}
+    unknown = sorted(set(abilities) - known)
+    if unknown or not abilities:
+        raise ValueError(f"abilities of model {name!r} have to be some of {sorted(known)}, not {list(abilities)}")
+    if resume not in set(Resume):
+        raise ValueError(f"resume of model {name!r} has to be one of {[mode.value for mode in Resume]}, not {resume!r}")
+    if context_length is not None and context_length < 1:
+        raise ValueError(f"context_length of model {name!r} has to be at least 1, not {context_length}")
+    if shared_loop and inspect.isgeneratorfunction(generate):
+        raise ValueError(f"model {name!r} has shared_loop=True: its function has to be an async generator")
+    card = ModelCard(name, tuple(Ability(ability) for ability in abilities), context_length)
+    return ServedModel(card, generate, Resume(resume), shared_loop)

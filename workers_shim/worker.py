@@ -1,0 +1,272 @@
+"""The public API: a `Worker`, its models, and the ways to run it.
+
+It owns the process's side of a worker's life: threads, signals, exit codes. What happens on the broker is
+`session`'s, what happens to a request `execution`'s.
+"""
+
+import asyncio
+import contextlib
+import logging
+import math
+import os
+import re
+import secrets
+import signal
+import socket
+import sys
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from types import FrameType
+from typing import Any
+
+import msgspec
+
+from broker_wire.amqp.addresses import TLSFiles
+from broker_wire.topology import QueueBounds, Topology, check_worker_name
+from workers_shim.broker_thread import BrokerThread
+from workers_shim.execution import EngineExecutor
+from workers_shim.served_model import GenerateFunction, serve
+from workers_shim.session import LeaveReason, SessionConfig
+
+_log = logging.getLogger(__name__)
+
+DEFAULT_BROKER_URL = "amqp://guest:guest@localhost:5672/"
+TAKEN_OVER_EXIT_CODE = 78
+"""EX_CONFIG of sysexits.h: two processes are configured with one name, and starting again would not help."""
+CHANGE_TIMEOUT = 15.0
+"""Seconds in which the broker has to take the change of a live worker's models."""
+
+
+class Worker:
+    """Serves models by functions of yours.
+
+    Args:
+        name: 1 to 128 of A-Z a-z 0-9 . _ - ; unique in the fleet. Default: host, process id and some random letters.
+        slots: requests that run at once.
+        speed: how fast it is, relative to the other workers; dispatch methods that choose weigh by it.
+        broker_url: comma-separated amqp:// or amqps:// addresses. Default: AMQP_URL, else RabbitMQ on this machine.
+        prefix: of all names on the broker; controllers and workers of one fleet have the same.
+        tls: PEM files for amqps://.
+        bounds: of the model queues; the same as the controllers'.
+        heartbeat_interval: seconds between two signs of life.
+        drain_timeout: seconds that running requests have to finish in when the worker is asked to leave.
+        bridged: it stands for an HTTP worker, whose URL is its name.
+
+    Raises: ValueError, with a sentence.
+    """
+
+    def __init__(
+        self,
+        name: str | None = None,
+        *,
+        slots: int = 1,
+        speed: float = 1.0,
+        broker_url: str | None = None,
+        prefix: str = "bc",
+        tls: TLSFiles | None = None,
+        bounds: QueueBounds | None = None,
+        heartbeat_interval: float = 5.0,
+        drain_timeout: float = 600.0,
+        bridged: bool = False,
+    ) -> None:
+        self.config = SessionConfig(
+            name=name or _default_name(),
+            slots=slots,
+            speed=speed,
+            broker_url=broker_url or os.environ.get("AMQP_URL") or DEFAULT_BROKER_URL,
+            tls=tls,
+            prefix=prefix,
+            bounds=bounds or QueueBounds(),
+            heartbeat_interval=heartbeat_interval,
+            drain_timeout=drain_timeout,
+            bridged=bridged,
+        )
+        _check(self.config)
+        self._executor = EngineExecutor()
+        self._life: BrokerThread | None = None
+
+    def configure(self, **settings: Any) -> None:
+        """Change settings, by the names of the constructor, before the start.
+
+        Raises: ValueError, with a sentence.
+        """
+        config = msgspec.structs.replace(self.config, **settings)
+        _check(config)
+        self.config = config
+
+    # --- models
+
+    def model(
+        self,
+        name: str,
+        *,
+        abilities: Sequence[str] = ("chat", "completion"),
+        context_length: int | None = None,
+        resume: str = "never",
+        shared_loop: bool = False,
+    ) -> Callable[[GenerateFunction], GenerateFunction]:
+        """Decorate the generator function that serves a model; the arguments are `add_model`'s."""
+
+        def register(generate: GenerateFunction) -> GenerateFunction:
+            self.add_model(
+                name,
+                generate,
+                abilities=abilities,
+                context_length=context_length,
+                resume=resume,
+                shared_loop=shared_loop,
+            )
+            return generate
+
+        return register
+
+    def add_model(
+        self,
+        name: str,
+        generate: GenerateFunction,
+        *,
+        abilities: Sequence[str] = ("chat", "completion"),
+        context_length: int | None = None,
+        resume: str = "never",
+        shared_loop: bool = False,
+    ) -> None:
+        """Serve a model, from now on if the worker is live. Called from any thread.
+
+        Args:
+            name: what clients ask for; any text of 1 to 200 bytes.
+            generate: a generator function, plain or asynchronous, that takes a `Request` and yields `str` or `Chunk`.
+            abilities: some of "chat", "completion", "embedding", "vision".
+            context_length: in tokens.
+            resume: how an answer goes on that another worker began. "never": with an error. "replay": `generate` is
+                called as for a new request and what the client has is skipped, if it is the same text. "prefix":
+                `generate` yields what follows `Request.resume_text`.
+            shared_loop: all streams share one event loop, for an asynchronous generator that never blocks. Otherwise
+                each has a slot's thread, and may block.
+
+        Raises: ValueError with a sentence; TimeoutError when the broker does not take it.
+        """
+        served = serve(
+            name,
+            generate,
+            abilities=abilities,
+            context_length=context_length,
+            resume=resume,
+            shared_loop=shared_loop,
+        )
+        self._executor.add(served)
+        if self._life is not None:
+            change = self._life.run(lambda session: session.add_model(served.card))
+            if change is not None:
+                change.result(CHANGE_TIMEOUT)
+
+    def remove_model(self, name: str) -> None:
+        """Stop serving a model; its running requests end as they would. Called from any thread.
+
+        Raises: TimeoutError when the broker does not take it.
+        """
+        if self._life is not None:
+            change = self._life.run(lambda session: session.remove_model(name))
+            if change is not None:
+                change.result(CHANGE_TIMEOUT)
+        self._executor.remove(name)
+
+    # --- life
+
+    def run(self) -> None:
+        """Serve until the worker is told to leave: SIGTERM or SIGINT drains it, a second one ends it at once.
+
+        Raises: SystemExit, with code 78 when another instance took the name over.
+        """
+        life = self._begin()
+        with _signals(life, self.config.drain_timeout):
+            life.join()
+        if life.engines_hang:
+            _end_process(TAKEN_OVER_EXIT_CODE if _taken_over(life) else 0)
+        if _taken_over(life):
+            raise SystemExit(TAKEN_OVER_EXIT_CODE)
+
+    async def serve(self) -> LeaveReason:
+        """The same as part of another asynchronous program, without signals; a cancel drains the worker first."""
+        life = self._begin()
+        finished = asyncio.wrap_future(life.finished)
+        try:
+            return await asyncio.shield(finished)
+        except asyncio.CancelledError:
+            self.drain()
+            done, _ = await asyncio.wait([finished], timeout=self.config.drain_timeout)
+            if not done:
+                life.call(lambda session: session.end_now())
+            raise
+
+    def drain(self) -> None:
+        """Take no new request, finish what runs, leave. Called from any thread."""
+        if self._life is not None:
+            self._life.call(lambda session: session.drain())
+
+    def _begin(self) -> BrokerThread:
+        if self._life is not None:
+            raise RuntimeError(f"worker {self.config.name} has been started already")
+        if not self._executor.cards:
+            raise ValueError(f"worker {self.config.name} has no model: register one with @worker.model(...)")
+        self._life = BrokerThread(self.config, self._executor)
+        self._life.start()
+        return self._life
+
+
+def _taken_over(life: BrokerThread) -> bool:
+    """Raises: whatever broke the worker."""
+    return life.finished.result() is LeaveReason.TAKEN_OVER
+
+
+@contextlib.contextmanager
+def _signals(life: BrokerThread, drain_timeout: float) -> Iterator[None]:
+    """The first signal drains, the second one ends. Only the main thread may set that."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    received = 0
+
+    def on_signal(number: int, _frame: FrameType | None) -> None:
+        nonlocal received
+        received += 1
+        name = signal.Signals(number).name
+        if received == 1:
+            _log.info("draining signal=%s seconds_at_most=%g a second signal ends at once", name, drain_timeout)
+            life.call(lambda session: session.drain())
+        else:
+            _log.warning("ending at once signal=%s", name)
+            life.call(lambda session: session.end_now())
+
+    before = {number: signal.signal(number, on_signal) for number in (signal.SIGTERM, signal.SIGINT)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _end_process(code: int) -> None:
+    """End while an engine's thread is somewhere in native code, which Python's own way out does not survive."""
+    _log.warning("an engine has not come back, the process ends without it")
+    logging.shutdown()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code)
+
+
+def _default_name() -> str:
+    host = re.sub(r"[^A-Za-z0-9._-]", "-", socket.gethostname())[:80] or "worker"
+    return f"{host}-{os.getpid()}-{secrets.token_hex(3)}"
+
+
+def _check(config: SessionConfig) -> None:
+    """Raises: ValueError, with a sentence."""
+    check_worker_name(config.name)
+    Topology(config.prefix)
+    if config.slots < 1:
+        raise ValueError(f"slots has to be at least 1, not {config.slots}")
+    if not (math.isfinite(config.speed) and config.speed >= 0):
+        raise ValueError(f"speed has to be 0 or more, not {config.speed}")
+    for name in ("heartbeat_interval", "drain_timeout"):
+        if not getattr(config, name) > 0:
+            raise ValueError(f"{name} has to be more than 0 seconds, not {getattr(config, name)}")
