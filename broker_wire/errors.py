@@ -59,7 +59,7 @@ class ChannelClosedError(BrokerError):
     """
 
     def __init__(self, code: int, text: str) -> None:
-        super().__init__(f"the broker closed the channel: {code} {text}")
+        super().__init__(f"the broker closed the channel: {code} {text}" if code else f"the channel is closed: {text}")
         self.code = code
 
 

@@ -1,17 +1,13 @@
 """A channel: what a program does on the broker, as calls and awaitables.
 
-Frames leave in the order of the calls, always: nothing waits for the answer of an earlier call, so a nack after a
-cancel reaches the broker after it. Made by `Session.channel`; all of it runs on the connection's event loop, callbacks
-too.
+Frames leave in the order of the calls, always, so a nack after a cancel reaches the broker after it. Made by
+`Session.channel`; all of it runs on the connection's event loop, callbacks too.
 """
 
 import asyncio
-import logging
 import math
-from collections import deque
 from collections.abc import Callable, Mapping
-from enum import Enum
-from typing import Any, TypeVar
+from typing import Any
 
 from msgspec import Struct
 from pika import spec
@@ -21,10 +17,11 @@ from pika.exchange_type import ExchangeType
 from broker_wire import topology
 from broker_wire.amqp import frames
 from broker_wire.amqp.confirms import Confirms, OnOutcome, Outcome, Settled
+from broker_wire.amqp.delivery import Delivery, OnDelivery, QueueState
 from broker_wire.amqp.link import Link
+from broker_wire.amqp.raw_channel import ChannelState, RawChannel
 from broker_wire.codec import CONTENT_TYPE
 from broker_wire.errors import (
-    BrokerError,
     ChannelClosedError,
     MessageTooLargeError,
     NotConnectedError,
@@ -32,10 +29,8 @@ from broker_wire.errors import (
     UnroutableError,
 )
 
-_log = logging.getLogger(__name__)
+__all__ = ["HIGH_WATER", "Channel", "Delivery", "OnDelivery", "OnOutcome", "Outcome", "QueueState"]
 
-RPC_TIMEOUT = 15.0
-"""Seconds that the broker has to answer a declare, consume and the like. Then the channel is given up."""
 HIGH_WATER = 4 * 1024 * 1024
 """Bytes unconfirmed and in the socket's buffer above which `writable` waits."""
 LOW_WATER = HIGH_WATER // 2
@@ -46,51 +41,6 @@ MAX_MESSAGE_BYTES = 16 * 1024 * 1024
 MAX_MESSAGE_BYTES_BEFORE_4 = 128 * 1024 * 1024
 
 _CANCEL: Any = spec.Basic.Cancel  # the stubs have its tag as a number
-_METHODS: Mapping[int, Any] = spec.methods
-R = TypeVar("R", bound=Method)
-
-
-class ChannelState(Enum):
-    """A channel goes through these in this order; from the first two it may go to the last at once."""
-
-    OPENING = "opening"
-    OPEN = "open"
-    CLOSING = "closing"
-    CLOSED = "closed"
-
-
-class Delivery(Struct, frozen=True, eq=False):
-    """A message. Settle it on its own channel: `delivery.channel.ack(delivery.tag)`."""
-
-    channel: "Channel"
-    tag: int
-    consumer_tag: str
-    body: bytes
-    redelivered: bool
-    exchange: str
-    routing_key: str
-    type: str | None
-    content_type: str | None
-    reply_to: str | None
-    correlation_id: str | None
-    message_id: str | None
-    headers: dict[str, Any] | None
-
-    @property
-    def dead_lettered(self) -> bool:
-        """It came by way of another queue, which expired or rejected it."""
-        return self.headers is not None and "x-death" in self.headers
-
-
-class QueueState(Struct, frozen=True):
-    """What the broker says of a queue: its name, messages ready (not those unacked), consumers."""
-
-    name: str
-    ready: int
-    consumers: int
-
-
-OnDelivery = Callable[[Delivery], None]
 
 
 class _Consumer(Struct, eq=False):
@@ -99,100 +49,27 @@ class _Consumer(Struct, eq=False):
     cancelled: bool = False
 
 
-class _Call(Struct, eq=False):
-    """A call that the broker has not answered. Answers of one kind come in order, those of consumers by their tag."""
-
-    reply: type[Method]
-    consumer_tag: str | None
-    future: asyncio.Future[Method]
-
-
 def _ignore(*_: object) -> None: ...
 
 
-class Channel:
-    """One AMQP channel. `open` says whether it can be used; a closed one is never opened again."""
+class Channel(RawChannel):
+    """Everything that is done on the broker. It is the sole owner of its consumers, delivery tags and confirms."""
 
-    def __init__(self, link: Link, number: int, on_closed: Callable[[ChannelClosedError], None] = _ignore) -> None:
-        self.number = number
-        self.state = ChannelState.OPENING
-        self._link = link
-        self._on_closed = on_closed
-        self._why_closed: BrokerError = NotConnectedError("the channel is not open yet")
-        self._confirms: Confirms | None = None
-        self._calls: deque[_Call] = deque()
+    def __init__(
+        self, link: Link, number: int, *, confirms: bool, on_closed: Callable[[ChannelClosedError], None] = _ignore
+    ) -> None:
+        super().__init__(link, number, on_closed)
+        self._confirms = Confirms() if confirms else None
         self._consumers: dict[str, _Consumer] = {}
         self._consumers_made = 0
         self._prefetch = 0
         self._writers: list[asyncio.Future[None]] = []
         self._max_message = MAX_MESSAGE_BYTES if link.server_version >= (4,) else MAX_MESSAGE_BYTES_BEFORE_4
-        # The message that is arriving: its method, its header, its body so far.
-        self._arriving: tuple[str, int, bool, str, str] | None = None
-        self._properties: frames.Properties | None = None
-        self._expected = 0
-        self._parts: list[bytes] = []
 
-    @property
-    def open(self) -> bool:
-        """Whether calls are sent."""
-        return self.state is ChannelState.OPEN
-
-    # --- life ---
-
-    async def start(self, *, confirms: bool) -> None:
-        """Open it; `Session` calls this once. Raises: BrokerError."""
-        self.state = ChannelState.OPEN
-        opened = self._call(spec.Channel.Open(), spec.Channel.OpenOk)
-        if confirms:
-            self._confirms = Confirms()
-            selected = self._call(spec.Confirm.Select(), spec.Confirm.SelectOk)
-            await self._answer(opened, "channel.open")
-            await self._answer(selected, "confirm.select")
-        else:
-            await self._answer(opened, "channel.open")
-
-    async def close(self) -> None:
-        """Close in order; what is unconfirmed is LOST. Closing a closed channel does nothing."""
-        if self.state is not ChannelState.OPEN:
-            return
-        closed = self._call(spec.Channel.Close(200, "closed", 0, 0), spec.Channel.CloseOk)
-        self.state = ChannelState.CLOSING
-        self._on_closed = _ignore
-        self._consumers.clear()
-        try:
-            await self._answer(closed, "channel.close")
-        except BrokerError as error:
-            _log.debug("channel gone while closing reason=%s", error)
-        finally:
-            self.shut(ChannelClosedError(0, "closed here"))
-
-    def abandon(self, reason: str) -> None:
-        """Close it without waiting: nobody uses it, or the broker does not answer on it."""
-        if self.open:
-            self._link.send_method(self.number, spec.Channel.Close(200, reason[:200], 0, 0))
-        self.shut(ChannelClosedError(0, reason))
-
-    def shut(self, reason: ChannelClosedError, *, why: BrokerError | None = None) -> None:
-        """The channel is over: everything that waits fails, every publish gets its outcome. Idempotent.
-
-        `why` is what callers get from now on, if it is something else than `reason`.
-        """
-        if self.state is ChannelState.CLOSED:
-            return
-        self.state = ChannelState.CLOSED
-        self._why_closed = why or reason
-        self._consumers.clear()
-        self._parts.clear()
-        calls, self._calls = self._calls, deque()
-        for call in calls:
-            if not call.future.done():
-                call.future.set_exception(self._why_closed)
-                # Nobody may be waiting: consume_soon and cancel do not.
-                call.future.exception()
-        self.wake_writers()
+    async def start(self) -> None:
+        await super().start()
         if self._confirms is not None:
-            self._report(self._confirms.lost())
-        self._guarded(self._on_closed, reason)
+            await self._rpc(spec.Confirm.Select(), spec.Confirm.SelectOk)
 
     # --- topology ---
 
@@ -439,105 +316,39 @@ class Channel:
                 if not writer.done():
                     writer.set_result(None)
 
-    # --- frames in ---
+    # --- what the broker says ---
 
-    def on_frame(self, kind: int, data: bytes, start: int, end: int) -> None:
-        """One frame from the link."""
-        if kind == frames.METHOD:
-            self._on_method(int.from_bytes(data[start : start + 4]), data, start + 4, end)
-        elif kind == frames.HEADER:
-            self._expected, self._properties = frames.decode_header(data, start)
-            if self._expected == 0:
-                self._on_message(b"")
-        elif kind == frames.BODY:
-            if end - start == self._expected and not self._parts:
-                self._on_message(data[start:end])
-            else:
-                self._parts.append(data[start:end])
-                self._expected -= end - start
-                if self._expected <= 0:
-                    self._on_message(b"".join(self._parts))
-
-    def _on_method(self, number: int, data: bytes, at: int, end: int) -> None:
-        if number == frames.DELIVER:
-            self._arriving = frames.decode_deliver(data, at)
-        elif number == frames.ACK:
-            if self._confirms is not None:
-                self._report(self._confirms.acked(*frames.decode_answer(data, at)))
-        elif number == frames.NACK:
-            if self._confirms is not None:
-                self._report(self._confirms.nacked(*frames.decode_answer(data, at)))
-        elif number == frames.RETURN:
-            self._arriving = None
-        else:
-            self._on_answer(_METHODS[number]().decode(data[at:end]))
-
-    def _on_message(self, body: bytes) -> None:
-        properties, arriving = self._properties, self._arriving
-        self._properties = self._arriving = None
-        if self._parts:
-            self._parts = []
-        if properties is None:
-            return
-        if arriving is None:
-            if self._confirms is not None:
-                self._confirms.returned(properties.message_id)
-            return
-        consumer_tag, tag, redelivered, exchange, routing_key = arriving
+    def _on_delivered(self, deliver: frames.Deliver, properties: frames.Properties, body: bytes) -> None:
+        consumer_tag, tag, redelivered, exchange, routing_key = deliver
         consumer = self._consumers.get(consumer_tag)
-        if consumer is None:
-            return
-        delivery = Delivery(
-            self,
-            tag,
-            consumer_tag,
-            body,
-            redelivered,
-            exchange,
-            routing_key,
-            properties.type,
-            properties.content_type,
-            properties.reply_to,
-            properties.correlation_id,
-            properties.message_id,
-            properties.headers,
-        )
-        try:
-            consumer.on_delivery(delivery)
-        except Exception:  # noqa: BLE001  one message that its consumer cannot digest must not end the connection
-            _log.exception("callback failed callback=%r", consumer.on_delivery)
+        if consumer is not None:
+            delivery = Delivery(self, tag, consumer_tag, body, redelivered, exchange, routing_key, *properties)
+            self._guarded(consumer.on_delivery, delivery)
 
-    def _on_answer(self, method: Method) -> None:
-        match method:
-            case spec.Channel.Close():
-                self._link.send_method(self.number, spec.Channel.CloseOk())
-                self._link.receivers.pop(self.number, None)
-                self.shut(ChannelClosedError(method.reply_code or 0, str(method.reply_text)))
-            case spec.Basic.Cancel():
-                consumer = self._consumers.pop(str(method.consumer_tag), None)
-                if consumer is not None and not consumer.cancelled:
-                    self._guarded(consumer.on_cancelled, str(method.consumer_tag))
-            case spec.Channel.Flow():
-                self._link.send_method(self.number, spec.Channel.FlowOk(method.active))
-            case spec.Channel.CloseOk() if not self.open:
-                self._link.receivers.pop(self.number, None)
-                self._resolve(method)
-            case spec.Basic.CancelOk():
-                self._consumers.pop(str(method.consumer_tag), None)
-                self._resolve(method)
-            case _:
-                self._resolve(method)
+    def _on_returned(self, properties: frames.Properties) -> None:
+        if self._confirms is not None:
+            self._confirms.returned(properties.message_id)
 
-    def _resolve(self, method: Method) -> None:
-        tag = getattr(method, "consumer_tag", None)
-        for position, call in enumerate(self._calls):
-            if type(method) is call.reply and call.consumer_tag == tag:
-                del self._calls[position]
-                if not call.future.done():
-                    call.future.set_result(method)
-                return
+    def _on_confirm(self, taken: bool, tag: int, multiple: bool) -> None:
+        if self._confirms is not None:
+            settle = self._confirms.acked if taken else self._confirms.nacked
+            self._report(settle(tag, multiple))
 
-    # --- frames out ---
+    def _on_consumer_cancelled(self, tag: str) -> None:
+        consumer = self._consumers.pop(tag, None)
+        if consumer is not None and not consumer.cancelled:
+            self._guarded(consumer.on_cancelled, tag)
+
+    def _on_consumer_gone(self, tag: str) -> None:
+        self._consumers.pop(tag, None)
+
+    def _on_shut(self) -> None:
+        self._consumers.clear()
+        self.wake_writers()
+        if self._confirms is not None:
+            self._report(self._confirms.lost())
+
+    # --- inside ---
 
     def _consume(
         self,
@@ -571,30 +382,6 @@ class Channel:
         if self.state is ChannelState.OPEN:
             self._link.send(frames.encode_settlement(self.number, method, tag, bits))
 
-    def _call(self, method: Method, reply: type[Method], consumer_tag: str | None = None) -> asyncio.Future[Method]:
-        if self.state is not ChannelState.OPEN:
-            raise self._why_closed
-        future: asyncio.Future[Method] = asyncio.get_running_loop().create_future()
-        self._link.send_method(self.number, method)
-        self._calls.append(_Call(reply, consumer_tag, future))
-        return future
-
-    async def _rpc(self, method: Method, reply: type[R]) -> R:
-        answer = await self._answer(self._call(method, reply), method.NAME)
-        assert isinstance(answer, reply)  # noqa: S101, _resolve compares the types
-        return answer
-
-    async def _answer(self, future: asyncio.Future[Method], name: str) -> Method:
-        try:
-            async with asyncio.timeout(RPC_TIMEOUT):
-                return await future
-        except TimeoutError:
-            # A late answer would be taken for that of the next call.
-            self.abandon(f"the broker did not answer {name} within {RPC_TIMEOUT:g} s")
-            raise self._why_closed from None
-
-    # --- callbacks ---
-
     def _has_room(self, mark: int) -> bool:
         return not self._link.blocked and self.unconfirmed_bytes + self._link.buffered_bytes <= mark
 
@@ -603,12 +390,6 @@ class Channel:
             self._guarded(on_outcome, outcome)
         if self._writers:
             self.wake_writers()
-
-    def _guarded(self, callback: Callable[..., None], *arguments: object) -> None:
-        try:
-            callback(*arguments)
-        except Exception:  # noqa: BLE001  a fault of one callback must not end the connection that others share
-            _log.exception("callback failed callback=%r", callback)
 
     def _not_connected(self) -> NotConnectedError:
         why = self._why_closed

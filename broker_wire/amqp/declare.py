@@ -7,7 +7,8 @@ Each look is taken on a throw-away channel, since the broker closes a channel on
 import logging
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 
-from broker_wire.amqp.channel import Channel, QueueState
+from broker_wire.amqp.channel import Channel
+from broker_wire.amqp.delivery import QueueState
 from broker_wire.amqp.session import Session
 from broker_wire.errors import ChannelClosedError
 from broker_wire.topology import Queue

@@ -38,6 +38,10 @@ _settle = Layout(">BHIIQBB")  # ... method id, delivery tag, bits, end of frame
 _answer = Layout(">QB")  # delivery tag, bits
 
 
+Deliver = tuple[str, int, bool, str, str]
+"""Consumer tag, delivery tag, redelivered, exchange, routing key."""
+
+
 class Properties(NamedTuple):
     """The properties of a message that we read."""
 
@@ -123,8 +127,8 @@ def decode_answer(data: bytes, at: int) -> tuple[int, bool]:
     return tag, bool(bits & 1)
 
 
-def decode_deliver(data: bytes, at: int) -> tuple[str, int, bool, str, str]:
-    """basic.deliver: consumer tag, delivery tag, redelivered, exchange, routing key."""
+def decode_deliver(data: bytes, at: int) -> Deliver:
+    """basic.deliver."""
     size = data[at]
     at += 1
     consumer_tag = str(data[at : at + size], "utf-8", "replace")

@@ -48,11 +48,11 @@ class Session:
         if self._link.ended.done():
             raise NotConnectedError(str(self._link.ended.result()))
         number = self._free_number()
-        channel = Channel(self._link, number, on_closed)
+        channel = Channel(self._link, number, confirms=confirms, on_closed=on_closed)
         self._channels[number] = channel
         self._link.receivers[number] = channel
         try:
-            await channel.start(confirms=confirms)
+            await channel.start()
         except BaseException:
             channel.abandon("opening was given up")
             raise
