@@ -92,7 +92,7 @@ class Fleet:
         self._links.send_control(self._links.topology.all_workers_key, RollCall(self._gateway.controller_id))
 
     async def _attach(self, session: Session) -> None:
-        channel = await session.channel(on_closed=lambda _: session.close_soon("the fleet channel was closed"))
+        channel = await session.channel(on_closed=lambda _: session.drop("the fleet channel was closed"))
         queue = self._links.topology.controller_fleet_queue()
         state = await channel.declare_queue(queue)
         await channel.bind(state.name, queue.exchange, queue.routing_key)
@@ -101,7 +101,7 @@ class Fleet:
             self._on_delivery,
             no_ack=True,
             exclusive=True,
-            on_cancelled=lambda _: session.close_soon("the fleet queue was deleted"),
+            on_cancelled=lambda _: session.drop("the fleet queue was deleted"),
         )
 
     def _on_delivery(self, delivery: Delivery) -> None:

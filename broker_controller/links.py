@@ -98,7 +98,6 @@ class Links:
             expiration=max(0.0, request.remaining),
             correlation_id=f"{request.controller}.{request.stream}",
             reply_to=request.controller,
-            message_id=request.request_id,
             on_outcome=on_outcome,
         )
 
@@ -151,7 +150,7 @@ class Links:
     def _reopen(self, session: Session) -> None:
         """The broker closed the publishing channel, not the connection: begin the connection anew."""
         self._sending = None
-        session.close_soon("its channel was closed")
+        session.drop("its channel was closed")
 
     def _tell_up(self) -> None:
         if self.up:

@@ -34,7 +34,7 @@ class ReplyReader:
 
     async def attach(self, session: Session) -> None:
         """Declare a reply queue and consume it."""
-        channel = await session.channel(on_closed=lambda _: session.close_soon("the reply channel was closed"))
+        channel = await session.channel(on_closed=lambda _: session.drop("the reply channel was closed"))
         queue = self._links.topology.reply_queue(self._gateway.controller_id)
         state = await channel.declare_queue(queue)
         await channel.bind(state.name, queue.exchange, queue.routing_key)
@@ -43,7 +43,7 @@ class ReplyReader:
             self._on_delivery,
             no_ack=True,
             exclusive=True,
-            on_cancelled=lambda _: session.close_soon("the reply queue was deleted"),
+            on_cancelled=lambda _: session.drop("the reply queue was deleted"),
         )
 
     def _on_delivery(self, delivery: Delivery) -> None:
@@ -85,7 +85,7 @@ class ReplyReader:
         life = stream.life
         match frame:
             case Started():
-                self._registry.note_started(frame.worker, (life.controller, frame.stream), watched)
+                self._registry.note_started(frame.worker, (life.controller, frame.stream))
                 self._gateway.carry_out(stream, life.on_started(frame, time.monotonic(), watched))
                 stream.wake()
             case Ask():

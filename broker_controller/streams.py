@@ -164,7 +164,8 @@ class GenerationStream:
         waiter = self._waiter = loop.create_future()
         timer = None if timeout is None else loop.call_later(timeout, _set_unless_done, waiter, False)
         try:
-            return await waiter
+            came: bool = await waiter
+            return came
         finally:
             self._waiter = None
             if timer is not None:

@@ -62,6 +62,10 @@ class Session:
         """Close the connection in order, within 2 s; a running `Connection` then makes a new one."""
         await self._link.finish(reason)
 
+    def drop(self, reason: str) -> None:
+        """Give the connection up at once; a running `Connection` makes a new one. For callbacks, which cannot wait."""
+        self._link.abort(NotConnectedError(reason))
+
     def _free_number(self) -> int:
         receivers = self._link.receivers
         for number in list(self._channels):

@@ -4,6 +4,7 @@ import asyncio
 from types import TracebackType
 from typing import Self
 
+import pika
 from msgspec import Struct
 
 from broker_wire import codec
@@ -36,6 +37,7 @@ class HandWorker:
         self.deliveries: asyncio.Queue[Delivery] = asyncio.Queue()
         self.control: asyncio.Queue[ControlMessage] = asyncio.Queue()
         self.returned = 0
+        self._url = url
         self._topology = topology
         self._model = model
         self._prefetch = prefetch
@@ -124,17 +126,13 @@ class HandWorker:
         self.publish_bytes(exchange, key, codec.encode(message), codec.type_of(message), mandatory=mandatory)
 
     def publish_as_version(self, major: str, message: FleetMessage) -> None:
-        """Tell all controllers something in another version of the protocol."""
-        content_type = codec.CONTENT_TYPE.replace("v1", f"v{major}")
-        key = self._topology.fleet_key(codec.type_of(message), self.name)
-        self._channel.publish(
-            self._topology.fleet,
-            key,
-            codec.encode(message),
-            type=codec.type_of(message),
-            content_type=content_type,
-            on_outcome=self._on_outcome,
+        """Tell all controllers something in another version of the protocol, by a client that is not ours."""
+        properties = pika.BasicProperties(
+            content_type=codec.CONTENT_TYPE.replace("v1", f"v{major}"), type=codec.type_of(message)
         )
+        key = self._topology.fleet_key(codec.type_of(message), self.name)
+        with pika.BlockingConnection(pika.URLParameters(self._url)) as connection:
+            connection.channel().basic_publish(self._topology.fleet, key, codec.encode(message), properties)
 
     def publish_bytes(self, exchange: str, key: str, body: bytes, kind: str, *, mandatory: bool = False) -> None:
         """Send any bytes anywhere."""
