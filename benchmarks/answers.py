@@ -62,7 +62,7 @@ def split_response(raw: bytes) -> tuple[int, bytes]:
 
 
 def _join_chunks(data: bytes) -> bytes:
-    parts = []
+    parts: list[bytes] = []
     position = 0
     while True:
         line_end = data.find(b"\r\n", position)

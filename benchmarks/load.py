@@ -98,7 +98,9 @@ async def _connect(parts: SplitResult, count: int) -> list[StreamConnection]:
     connections = []
     async with asyncio.timeout(CONNECT_TIMEOUT):
         for _ in range(count):
-            _, connection = await loop.create_connection(StreamConnection, parts.hostname, parts.port or 80)
+            _, connection = await loop.create_connection(
+                StreamConnection, parts.hostname or "localhost", parts.port or 80
+            )
             connections.append(connection)
     return connections
 

@@ -33,7 +33,7 @@ async def _events(model: str, words: list[str], tokens: int, pause: float) -> As
     start = time.monotonic()
     for index in range(tokens):
         # Without a pause the engine still hands over token by token: the loop's turn makes each a write of its own.
-        await asyncio.sleep(max(0.0, start + (index + 1) * pause - time.monotonic()) if pause else 0)
+        await asyncio.sleep(max(0.0, start + index * pause - time.monotonic()) if pause else 0)
         word = words[index % len(words)]
         content = json.dumps(f" {word}" if index else word)
         yield f'{before}"content": {content}}}, "finish_reason": null}}]}}\n\n'.encode()
