@@ -79,8 +79,6 @@ class Gateway:
     ) -> None:
         self.controller_id = controller_id
         self.streams: dict[int, GenerationStream] = {}
-        self.queue_lengths: dict[str, int] = {}
-        """Requests that wait in each model's queue, read once a second."""
         self._links = links
         self._registry = registry
         self._choose_worker = choose_worker

@@ -14,6 +14,7 @@ from broker_controller.fleet import Fleet
 from broker_controller.gateway import Gateway
 from broker_controller.lifecycle import Limits
 from broker_controller.links import Links
+from broker_controller.queue_watch import QueueWatch
 from broker_controller.reply_reader import ReplyReader
 from broker_controller.watched_clock import WatchedClock
 from broker_wire.amqp.addresses import TLSFiles, parse_broker_url
@@ -62,6 +63,7 @@ class ControllerService:
             watched=watched,
         )
         self.reply_reader = ReplyReader(self.gateway, self.links, self.controller.registry, self.garbage)
+        self.queues = QueueWatch(self.links, self.controller.registry.models)
         self.fleet = Fleet(
             self.controller, self.gateway, self.links, self.garbage, check_interval=config.check_interval
         )
@@ -72,3 +74,4 @@ class ControllerService:
             tasks.create_task(self.links.run(), name="links")
             tasks.create_task(self.gateway.run(), name="gateway")
             tasks.create_task(self.fleet.run(), name="fleet")
+            tasks.create_task(self.queues.run(), name="queue lengths")

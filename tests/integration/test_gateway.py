@@ -286,6 +286,16 @@ async def test_a_chosen_worker_without_room_leaves_its_request_to_the_model(
         assert not delivery.redelivered
 
 
+async def test_what_waits_in_a_models_queue_is_counted(
+    service: ControllerService, broker_url: str, topology: Topology, eventually: Eventually
+) -> None:
+    async with HandWorker(broker_url, topology, "w1", "m") as hand:
+        hand.announce(first=True)
+        for _ in range(3):
+            await service.gateway.submit(submission())
+        await eventually(lambda: service.queues.lengths == {"m": 3})  # type: ignore[misc]
+
+
 # --- the fleet
 
 
