@@ -169,7 +169,7 @@ class Controller:
         """The whole fleet as if it were one worker: a controller may register at another one. Nobody is asked."""
         now = self._clock()
         live = [record for record in self.registry.workers() if record.state.live]
-        speed = sum(record.speed for record in live)
+        speed = sum((record.speed for record in live), 0.0)
         return _status(self.list_models(), speed, sum(record.load(now) for record in live))
 
 
@@ -177,8 +177,8 @@ def ask_worker_status(worker_name: str) -> Mapping[str, Any] | None:
     """POST to an HTTP worker's `/worker_get_status`; None when it does not answer within 5 s with a JSON object."""
     if not worker_name.startswith(("http://", "https://")):
         return None
-    request = urllib.request.Request(worker_name + "/worker_get_status", method="POST")  # noqa: S310, checked above
     try:
+        request = urllib.request.Request(worker_name + "/worker_get_status", method="POST")  # noqa: S310, checked above
         with urllib.request.urlopen(request, timeout=PROBE_TIMEOUT) as response:  # noqa: S310
             answer = json.loads(response.read(MAX_STATUS_BYTES))
     except (OSError, HTTPException, ValueError, RecursionError) as error:

@@ -10,7 +10,10 @@ from broker_controller.worker_record import WorkerRecord
 
 
 class RecentRequests:
-    """The requests that the workers' own reports do not show yet. A key counts at one worker at most."""
+    """The requests that the workers' own reports do not show yet.
+
+    A key counts at one worker: before it moves to another it has to be `finished`.
+    """
 
     def __init__(self) -> None:
         self._sent: dict[Hashable, WorkerRecord] = {}
@@ -18,14 +21,12 @@ class RecentRequests:
 
     def sent(self, record: WorkerRecord, key: Hashable, now: float) -> None:
         """On its way to this worker."""
-        self.finished(key)
         self._forget_old(now)
         record.note_sent(key, now)
         self._sent[key] = record
 
     def started(self, record: WorkerRecord, key: Hashable) -> None:
         """This worker runs it, wherever it was sent."""
-        self.finished(key)
         record.note_started(key)
         self._started[key] = record
 

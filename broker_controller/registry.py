@@ -174,6 +174,7 @@ class Registry:
 
         At most five seconds: what a worker's own queue does not deliver at once falls back to the model's queue.
         """
+        self._recent.finished(key)
         record = self._workers.get(name)
         if record is not None:
             self._recent.sent(record, key, now)
@@ -181,6 +182,7 @@ class Registry:
 
     def note_started(self, name: str, key: Hashable) -> None:
         """This worker, not always the one it was sent to, runs the request: it counts until a heartbeat shows it."""
+        self._recent.finished(key)
         record = self._workers.get(name)
         if record is not None:
             self._recent.started(record, key)
