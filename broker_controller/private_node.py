@@ -1,0 +1,243 @@
+"""A RabbitMQ node of our own: ports, data, log and cookie in one temporary folder, gone without a trace at the end.
+
+Called by local_broker.py, by the tests and by the benchmarks. It uses the installed `rabbitmq-server`, needs no root,
+touches no system-wide node, and knows nothing of what travels over the broker.
+"""
+
+import contextlib
+import os
+import secrets
+import select
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+from broker_controller.amqp_probe import answers_amqp, free_port
+from broker_controller.node_guard import ORDERLY_STOP
+
+HOST = "127.0.0.1"
+_GUARD = Path(__file__).with_name("node_guard.py")
+_POLL_SECONDS = 0.05
+_LOG_TAIL_LINES = 25
+# An ordinary user's PATH on Debian lacks the sbin folders; Homebrew's is not in the PATH of a service.
+_MORE_FOLDERS = ("/usr/local/sbin", "/usr/sbin", "/opt/homebrew/sbin", "/opt/rabbitmq/sbin")
+# The Debian and RPM packages put a wrapper into /usr/sbin that changes to the user `rabbitmq` or refuses; this is what
+# the wrapper runs.
+_BEHIND_THE_WRAPPER = Path("/usr/lib/rabbitmq/bin/rabbitmq-server")
+
+
+class PrivateNodeError(RuntimeError):
+    """The private RabbitMQ node could not be started, or a command for it failed."""
+
+
+def find_server() -> Path | None:
+    """The installed `rabbitmq-server` that runs as whoever starts it, or None."""
+    if os.access(_BEHIND_THE_WRAPPER, os.X_OK):
+        return _BEHIND_THE_WRAPPER
+    folders = os.pathsep.join([os.environ.get("PATH", os.defpath), *_MORE_FOLDERS])
+    found = shutil.which("rabbitmq-server", path=folders)
+    return Path(found) if found else None
+
+
+class PrivateNode:
+    """One private node; a context manager that starts it and ends it.
+
+    Args:
+        port: AMQP port on 127.0.0.1; 0 takes a free one.
+        extra_conf: more lines for its rabbitmq.conf.
+        start_seconds: how long the start may take.
+        stop_seconds: how long an orderly stop may take before SIGKILL.
+    """
+
+    def __init__(
+        self, port: int = 0, extra_conf: str = "", *, start_seconds: float = 90.0, stop_seconds: float = 15.0
+    ) -> None:
+        self.port = port or free_port()
+        self._distribution_port = free_port()
+        self._extra_conf = extra_conf
+        self._start_seconds = start_seconds
+        self._stop_seconds = stop_seconds
+        self._name = f"bc-{secrets.token_hex(4)}@localhost"
+        self._folder: Path | None = None
+        self._guard: subprocess.Popen[bytes] | None = None
+        self._pid = 0
+
+    @property
+    def url(self) -> str:
+        return f"amqp://guest:guest@{HOST}:{self.port}/"
+
+    @property
+    def pid(self) -> int:
+        """Process id of the Erlang VM."""
+        return self._pid
+
+    @property
+    def folder(self) -> Path:
+        """Where everything of the node is; exists from the first start() until close()."""
+        if self._folder is None:
+            raise PrivateNodeError("the private RabbitMQ node has not been started")
+        return self._folder
+
+    def __enter__(self) -> Self:
+        self.start()
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
+        self.close()
+
+    def start(self) -> None:
+        """Start the node and wait until it speaks AMQP. After stop() or kill(): start again with the same data.
+
+        Raises:
+            PrivateNodeError: RabbitMQ is not installed, or the node ended or did not answer in time (with its log).
+        """
+        server = find_server()
+        if server is None:
+            raise PrivateNodeError("rabbitmq-server is not installed")
+        if self._folder is None:
+            self._folder = Path(tempfile.mkdtemp(prefix="bc-rabbitmq-"))
+            self._write_files(self._folder)
+        try:
+            self._spawn(server)
+            self._wait_ready()
+        except BaseException:
+            self.close()
+            raise
+
+    def stop(self) -> None:
+        """End the node in order, and keep its data for another start()."""
+        guard, self._guard = self._guard, None
+        if guard is None:
+            return
+        assert guard.stdin is not None  # noqa: S101 - for the type checker: it was opened as a pipe
+        assert guard.stdout is not None  # noqa: S101
+        with contextlib.suppress(OSError):
+            guard.stdin.write(ORDERLY_STOP)
+        with contextlib.suppress(OSError):
+            guard.stdin.close()
+        try:
+            guard.wait(self._stop_seconds + 5.0)
+        except subprocess.TimeoutExpired:
+            guard.kill()  # the node dies with it
+            guard.wait()
+        guard.stdout.close()
+
+    def kill(self) -> None:
+        """End the node at once, as a crash would, and keep its data."""
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(self._pid, signal.SIGKILL)
+        self.stop()
+
+    def close(self) -> None:
+        """End the node and remove its folder."""
+        self.stop()
+        if self._folder is not None:
+            shutil.rmtree(self._folder, ignore_errors=True)
+            self._folder = None
+
+    def rabbitmqctl(self, *arguments: str, seconds: float = 60.0) -> str:
+        """Run one `rabbitmqctl` command against this node and return its output.
+
+        Raises:
+            PrivateNodeError: the command failed; the message has its output.
+        """
+        server = find_server()
+        if server is None:
+            raise PrivateNodeError("rabbitmqctl is not installed")
+        command = [str(server.with_name("rabbitmqctl")), "--quiet", "--node", self._name, *arguments]
+        done = subprocess.run(  # noqa: S603 - our own program with the caller's arguments, no shell
+            command,
+            env=self._environment(),
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            timeout=seconds,
+            check=False,
+        )
+        if done.returncode != 0:
+            raise PrivateNodeError(f"rabbitmqctl {' '.join(arguments)} failed:\n{done.stdout}{done.stderr}")
+        return done.stdout
+
+    def log_tail(self) -> str:
+        """The last lines of the node's log."""
+        try:
+            text = (self.folder / "node.log").read_text(errors="replace")
+        except OSError:
+            return "(no log)"
+        return "\n".join(text.splitlines()[-_LOG_TAIL_LINES:])
+
+    def _write_files(self, folder: Path) -> None:
+        conf = f"listeners.tcp.1 = {HOST}:{self.port}\nlog.connection.level = warning\n{self._extra_conf}\n"
+        (folder / "rabbitmq.conf").write_text(conf)
+        (folder / "enabled_plugins").write_text("[].\n")
+        (folder / "rabbitmq-env.conf").write_text("")
+        cookie = folder / ".erlang.cookie"
+        cookie.write_text(secrets.token_hex(16))
+        cookie.chmod(0o400)
+
+    def _environment(self) -> dict[str, str]:
+        folder = self.folder
+        foreign = ("RABBITMQ_", "ERL_", "NOTIFY_SOCKET")
+        kept = {name: value for name, value in os.environ.items() if not name.startswith(foreign)}
+        port = self._distribution_port
+        # Every Erlang machine shares one port mapper, epmd, which would outlive the node. Told the port
+        # outright, neither the node nor rabbitmqctl asks for one. And a node that already has its name does not
+        # start the second Erlang VM with which RabbitMQ makes sure of epmd: half a second saved.
+        without_epmd = f"-start_epmd false -erl_epmd_port {port}"
+        loopback = (
+            f"-kernel inet_dist_listen_min {port} inet_dist_listen_max {port} inet_dist_use_interface {{127,0,0,1}}"
+        )
+        return kept | {
+            "HOME": str(folder),
+            "LC_ALL": "C.UTF-8",
+            "RABBITMQ_NODENAME": self._name,
+            "RABBITMQ_DIST_PORT": str(port),
+            "RABBITMQ_CONF_ENV_FILE": str(folder / "rabbitmq-env.conf"),
+            "RABBITMQ_CONFIG_FILE": str(folder / "rabbitmq.conf"),
+            "RABBITMQ_CONFIG_FILES": str(folder / "conf.d"),
+            "RABBITMQ_ADVANCED_CONFIG_FILE": str(folder / "advanced.config"),
+            "RABBITMQ_ENABLED_PLUGINS_FILE": str(folder / "enabled_plugins"),
+            "RABBITMQ_MNESIA_BASE": str(folder / "data"),
+            "RABBITMQ_LOG_BASE": str(folder / "log"),
+            "RABBITMQ_LOGS": "-",
+            # The script then becomes the Erlang VM instead of waiting for it, so that signals meet the VM itself;
+            # with that setting it leaves the input open, which -noinput closes again.
+            "RABBITMQ_ALLOW_INPUT": "1",
+            "RABBITMQ_SERVER_ADDITIONAL_ERL_ARGS": f"-noinput +S 2:2 -sname {self._name} {without_epmd} {loopback}",
+            "RABBITMQ_CTL_ERL_ARGS": f"{without_epmd} -dist_listen false",
+        }
+
+    def _spawn(self, server: Path) -> None:
+        command = [sys.executable, "-I", "-S", str(_GUARD), str(self.folder), str(self._stop_seconds), str(server)]
+        with (self.folder / "node.log").open("ab") as log:
+            self._guard = subprocess.Popen(  # noqa: S603 - our own script
+                command,
+                cwd=self.folder,
+                env=self._environment(),
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=log,
+                bufsize=0,
+                start_new_session=True,  # Ctrl-C in a terminal goes to us alone; we then stop the node in order
+            )
+        assert self._guard.stdout is not None  # noqa: S101
+        self._pid = int(self._guard.stdout.readline() or b"0")
+
+    def _wait_ready(self) -> None:
+        assert self._guard is not None  # noqa: S101
+        assert self._guard.stdout is not None  # noqa: S101
+        deadline = time.monotonic() + self._start_seconds
+        while not answers_amqp(HOST, self.port):
+            ended, _, _ = select.select([self._guard.stdout], [], [], _POLL_SECONDS)
+            if ended:
+                raise PrivateNodeError(f"the private RabbitMQ node ended while it started:\n{self.log_tail()}")
+            if time.monotonic() > deadline:
+                raise PrivateNodeError(
+                    f"the private RabbitMQ node did not answer within {self._start_seconds:.0f} s:\n{self.log_tail()}"
+                )
