@@ -118,7 +118,8 @@ def _split(url: str) -> tuple[SplitResult, int]:
         port = parts.port or _DEFAULT_PORTS.get(parts.scheme, 0)
     except (NameRefusedError, ValueError) as error:
         raise _no_address(url) from error
-    if not port or not parts.hostname or "%" in parts.netloc or "\\" in url:
+    printable = url.isascii() and url.isprintable()
+    if not printable or not port or not parts.hostname or "%" in parts.netloc or "\\" in url:
         raise _no_address(url)
     return parts, port
 

@@ -30,18 +30,20 @@ class PromptStripper:
     def __init__(self, prompt: str, *, honours_echo: bool) -> None:
         """`honours_echo`: this worker is known to leave the prompt out, so a text that begins like it is the answer."""
         self._prompt = prompt
-        self._length = 0 if honours_echo else len(prompt)
-        self._first = True
-        self.echoes: bool | None = False if honours_echo else None
-        """Whether the worker sends the prompt all the same; None until its first text has come."""
+        self._length = 0
+        self._decided = honours_echo or not prompt
+        self.leaves_prompt_out = False
+        """This answer shows that the worker leaves the prompt out where it is asked to."""
 
     def answer_of(self, text: str) -> str:
-        """The answer without the prompt."""
-        if self._first:
-            self._first = False
-            if self._length:
-                self.echoes = text.startswith(self._prompt)
-                self._length = self._length if self.echoes else 0
+        """The text without the prompt."""
+        if not self._decided and text:
+            self._decided = True
+            if text.startswith(self._prompt):
+                self._length = len(self._prompt)
+            else:
+                # A text that the prompt begins with says nothing: a stop string may have taken the prompt's end.
+                self.leaves_prompt_out = not self._prompt.startswith(text)
         elif self._length and not text.startswith(self._prompt[: self._length]):
             # A stop string that began in the prompt was cut off, and a part of the prompt with it.
             self._length = _common_length(text, self._prompt[: self._length])
@@ -87,8 +89,10 @@ class TextGuard:
         length = len(text)
         while length and len(text) - length < MAX_INCOMPLETE and text[length - 1] == REPLACEMENT:
             length -= 1
-        held = max((_prefix_at_end(text, length, stop) for stop in self._stops), default=0)
-        return length - held
+        # Again and again: where "##" was cut off "####", the next token may cut off the other two.
+        while held := max((_beginning_at_end(text, length, stop) for stop in self._stops), default=0):
+            length -= held
+        return length
 
 
 def find_stop(text: str, stops: Sequence[str], start: int) -> int | None:
@@ -100,9 +104,9 @@ def find_stop(text: str, stops: Sequence[str], start: int) -> int | None:
     return min((position for position in found if position >= 0), default=None)
 
 
-def _prefix_at_end(text: str, end: int, stop: str) -> int:
-    """How many characters before `end` are a beginning, not the whole, of a stop string."""
-    for length in range(min(len(stop) - 1, end, MAX_HELD), 0, -1):
+def _beginning_at_end(text: str, end: int, stop: str) -> int:
+    """How many characters before `end` are a beginning of a stop string, or all of it."""
+    for length in range(min(len(stop), end, MAX_HELD), 0, -1):
         if text.startswith(stop[:length], end - length, end):
             return length
     return 0

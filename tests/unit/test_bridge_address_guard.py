@@ -72,6 +72,8 @@ async def test_any_other_address_is_refused_and_logged(url: str, caplog: pytest.
         "http://[::1",
         "http://[fe80::1%25lo]:1",
         "http://127.0.0.1 :1",
+        "http://127.0.0.1:1/\x01",
+        "http://b\u00fccher.example:1",
         "http://127.0.0.1/" + "a" * 200,
         "http://nowhere.invalid:1",
     ],

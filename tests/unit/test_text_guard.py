@@ -115,14 +115,21 @@ def test_the_prompt_is_cut_off_where_it_comes_although_it_was_not_wanted() -> No
     stripper = PromptStripper("Q: hi A:", honours_echo=False)
 
     assert [stripper.answer_of("Q: hi A:" + text) for text in ("", " he", " hello")] == ["", " he", " hello"]
-    assert stripper.echoes is True
+    assert not stripper.leaves_prompt_out
 
 
 def test_a_text_without_the_prompt_is_taken_as_it_is() -> None:
     stripper = PromptStripper("Q: hi A:", honours_echo=False)
 
-    assert [stripper.answer_of(text) for text in ("Q", "Q: hi A: no")] == ["Q", "Q: hi A: no"]
-    assert stripper.echoes is False
+    assert [stripper.answer_of(text) for text in ("", "A", "A: no")] == ["", "A", "A: no"]
+    assert stripper.leaves_prompt_out
+
+
+def test_a_text_that_the_prompt_begins_with_proves_nothing_about_later_answers() -> None:
+    stripper = PromptStripper("Q: hi A:", honours_echo=False)
+
+    assert stripper.answer_of("Q:") == "Q:"
+    assert not stripper.leaves_prompt_out
 
 
 def test_an_answer_that_repeats_the_prompt_is_whole_when_the_worker_is_known_to_leave_prompts_out() -> None:
