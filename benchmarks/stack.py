@@ -8,6 +8,7 @@ import json
 import sys
 import urllib.error
 import urllib.request
+from collections.abc import Sequence
 from functools import partial
 
 from benchmarks.processes import Processes
@@ -31,22 +32,34 @@ def start_no_proxy(processes: Processes) -> Target:
     return Target("no proxy", f"http://{HOST}:{port}/v1/chat/completions")
 
 
-def start_broker_controller(processes: Processes, broker_url: str) -> Target:
-    """The product: a controller and a worker for each model. Raises: StartError."""
+def start_controller(processes: Processes, broker_url: str) -> str:
+    """Returns its URL. Raises: StartError."""
     port = free_port()
     base = f"http://{HOST}:{port}"
-    shared = ["--broker-url", broker_url, "--prefix", PREFIX]
-    controller = [sys.executable, "-m", "broker_controller", "--host", HOST, "--port", str(port), *shared]
-    processes.start(
-        "the controller", [*controller, "--log-level", "warning"], lambda: _get(f"{base}/readyz") is not None
-    )
-    for model, pace in ((FAST_MODEL, []), (PACED_MODEL, ["--tokens-per-second", str(PACE)])):
-        worker = [sys.executable, "-m", "workers_shim", "echo", "--model", model, "--slots", str(MOST_STREAMS)]
-        processes.start(f"the worker of {model}", [*worker, *pace, *shared], partial(_serves, base, model))
+    command = [sys.executable, "-m", "broker_controller", "--host", HOST, "--port", str(port), "--log-level", "warning"]
+    broker = ["--broker-url", broker_url, "--prefix", PREFIX]
+    processes.start("the controller", [*command, *broker], lambda: _get(f"{base}/readyz") is not None)
+    return base
+
+
+def worker_command(broker_url: str, models: Sequence[str], slots: int, *more: str) -> list[str]:
+    """The command line of an echo worker."""
+    command = [sys.executable, "-m", "workers_shim", "echo", *(f"--model={model}" for model in models)]
+    broker = ["--broker-url", broker_url, "--prefix", PREFIX]
+    return [*command, "--slots", str(slots), "--log-level", "warning", *broker, *more]
+
+
+def start_broker_controller(processes: Processes, broker_url: str) -> Target:
+    """The product: a controller and a worker for each model. Raises: StartError."""
+    base = start_controller(processes, broker_url)
+    for model, pace in ((FAST_MODEL, []), (PACED_MODEL, [f"--tokens-per-second={PACE}"])):
+        command = worker_command(broker_url, [model], MOST_STREAMS, *pace)
+        processes.start(f"the worker of {model}", command, partial(serves, base, model))
     return Target("broker-controller", f"{base}/v1/chat/completions")
 
 
-def _serves(base: str, model: str) -> bool:
+def serves(base: str, model: str) -> bool:
+    """Is this model among those that the controller can dispatch?"""
     answer = _get(f"{base}/v1/models")
     return answer is not None and model in [card["id"] for card in json.loads(answer)["data"]]
 
