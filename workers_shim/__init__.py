@@ -5,7 +5,7 @@ It installs and runs without an HTTP server. `examples/ten_lines.py` shows all t
 
 from typing import Any
 
-from workers_shim.request import Cancelled, Chunk, Request, RequestError, Usage
+from workers_shim.request import Cancelled, Chunk, Request, RequestError, Unavailable, Usage
 
 
 def __getattr__(name: str) -> Any:
@@ -17,4 +17,4 @@ def __getattr__(name: str) -> Any:
     raise AttributeError(name)
 
 
-__all__ = ["Cancelled", "Chunk", "Request", "RequestError", "Usage", "Worker"]
+__all__ = ["Cancelled", "Chunk", "Request", "RequestError", "Unavailable", "Usage", "Worker"]

@@ -12,7 +12,7 @@ import msgspec
 
 from broker_wire.messages import Generate, Operation, Usage
 
-__all__ = ["Cancelled", "Chunk", "Request", "RequestError", "Usage", "parse_request"]
+__all__ = ["Cancelled", "Chunk", "Request", "RequestError", "Unavailable", "Usage", "parse_request"]
 
 LLAVA_MAX_NEW_TOKENS = 256
 """LLaVA's model worker: `int(params.get("max_new_tokens", 256))`."""
@@ -24,6 +24,10 @@ class Cancelled(Exception):  # noqa: N818 - it is no error: the client left, or 
 
 class RequestError(Exception):
     """The request's own fault, as a sentence for the client. No other worker is tried."""
+
+
+class Unavailable(Exception):  # noqa: N818 - a state of what is behind the engine, not a failure of the request
+    """What runs the model cannot be reached from here and knows nothing of the request: another worker may take it."""
 
 
 class Chunk(msgspec.Struct, frozen=True):

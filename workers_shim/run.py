@@ -17,7 +17,7 @@ import msgspec
 from broker_wire.messages import FailureKind, Usage
 from workers_shim.engine_threads import SlotThread
 from workers_shim.replay import Diverged, Replay
-from workers_shim.request import Cancelled, Chunk, RequestError, parse_request
+from workers_shim.request import Cancelled, Chunk, RequestError, Unavailable, parse_request
 from workers_shim.served_model import Resume, ServedModel
 from workers_shim.stream import Assignment, OutgoingStream
 
@@ -277,6 +277,8 @@ class Run:
         match error:
             case RequestError():
                 return FailureKind.REQUEST, _sentence(error)
+            case Unavailable():
+                return FailureKind.NOT_SERVED, _sentence(error)
             case Diverged():
                 return FailureKind.DIVERGED, _sentence(error)
             case _NotResumableError():
