@@ -220,6 +220,18 @@ def test_an_address_that_nobody_used_counts_for_two_seconds() -> None:
     assert forgets.worker_api_get_status()["queue_length"] == 0
 
 
+def test_idle_workers_take_turns() -> None:
+    clock = Clock()
+    shortest = controller("shortest_queue", clock=clock)
+    shortest.register_worker(A, True, status())
+    shortest.register_worker(B, True, status())
+    addresses = []
+    for _ in range(4):
+        addresses.append(shortest.get_worker_address("m"))
+        clock.now += 2
+    assert addresses == [A, B, A, B]
+
+
 def test_the_lottery_is_in_proportion_to_the_speeds() -> None:
     lottery = controller("lottery")
     lottery.register_worker(A, True, status(speed=1))

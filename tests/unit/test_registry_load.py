@@ -88,10 +88,14 @@ def test_nothing_is_kept_of_requests_whose_end_is_never_told(registry: Registry)
     assert len(recent._started) == 0
 
 
-def test_nothing_is_kept_of_a_worker_that_has_left(registry: Registry) -> None:
+@pytest.mark.parametrize("successor", [False, True])
+def test_nothing_is_kept_of_a_worker_that_has_left(registry: Registry, successor: bool) -> None:
     registry.note_sent("a", 1, 0.0)
     registry.note_started("a", 2)
-    registry.remove("a")
+    if successor:
+        registry.apply_announce(Announce("a", "j"), 0.0)
+    else:
+        registry.remove("a")
     recent = registry._recent
     assert not recent._sent
     assert not recent._started
