@@ -124,8 +124,8 @@ class Channel(RawChannel):
         on_cancelled: Callable[[str], None] = _ignore,
     ) -> str:
         """Start a consumer, and wait until the broker has it. See `consume_soon`. Raises: BrokerError."""
-        tag, started = self._consume(queue_name, on_delivery, prefetch, no_ack, exclusive, on_cancelled)
-        await self._answer(started, "basic.consume")
+        tag, method = self._begin_consumer(queue_name, on_delivery, prefetch, no_ack, exclusive, on_cancelled)
+        await self._answer(self._call(method, spec.Basic.ConsumeOk, tag), "basic.consume")
         return tag
 
     def consume_soon(
@@ -147,7 +147,12 @@ class Channel(RawChannel):
 
         Returns: the consumer tag. Raises: NotConnectedError.
         """
-        return self._consume(queue_name, on_delivery, prefetch, no_ack, exclusive, on_cancelled)[0]
+        tag, method = self._begin_consumer(queue_name, on_delivery, prefetch, no_ack, exclusive, on_cancelled)
+        # Without an answer, since RabbitMQ's channel crashes (541, and the whole connection with it) on a cancel that
+        # comes before its consume was answered; seen with 3.10.8.
+        method.nowait = True
+        self._link.send_method(self.number, method)
+        return tag
 
     def cancel(self, tag: str) -> None:
         """End a consumer, without waiting; an unknown tag is ignored.
@@ -197,7 +202,6 @@ class Channel(RawChannel):
 
         Args:
             expiration: seconds after which a queue drops it.
-            message_id: a mandatory message on a channel with confirms gets the publish's number if it has none.
             on_outcome: called exactly once, unless this raises; only on a channel with confirms.
 
         Raises: NotConnectedError, MessageTooLargeError (both: nothing was sent), ValueError for a text that AMQP
@@ -209,8 +213,6 @@ class Channel(RawChannel):
         if size > self._max_message:
             raise MessageTooLargeError(size, self._max_message)
         confirms = self._confirms
-        if mandatory and confirms is not None and message_id is None:
-            message_id = str(confirms.next_tag)
         properties = frames.encode_properties(
             content_type=CONTENT_TYPE,
             type=type,
@@ -220,6 +222,8 @@ class Channel(RawChannel):
             reply_to=reply_to,
             expiration=None if expiration is None else str(max(0, math.ceil(expiration * 1000))),
             message_id=message_id,
+            # A return has no number of its own: this is how it is told which publish came back.
+            app_id=str(confirms.next_tag) if mandatory and confirms is not None else None,
         )
         link = self._link
         # One write for the three frames, so one segment and one system call.
@@ -228,7 +232,7 @@ class Channel(RawChannel):
             + b"".join(frames.encode_content(self.number, properties, body, link.body_max))
         )
         if confirms is not None:
-            confirms.published(size, on_outcome, message_id if mandatory else None)
+            confirms.published(size, on_outcome)
 
     async def publish_confirmed(
         self,
@@ -322,12 +326,12 @@ class Channel(RawChannel):
         consumer_tag, tag, redelivered, exchange, routing_key = deliver
         consumer = self._consumers.get(consumer_tag)
         if consumer is not None:
-            delivery = Delivery(self, tag, consumer_tag, body, redelivered, exchange, routing_key, *properties)
+            delivery = Delivery(self, tag, consumer_tag, body, redelivered, exchange, routing_key, *properties[:6])
             self._guarded(consumer.on_delivery, delivery)
 
     def _on_returned(self, properties: frames.Properties) -> None:
-        if self._confirms is not None:
-            self._confirms.returned(properties.message_id)
+        if self._confirms is not None and properties.app_id is not None:
+            self._confirms.returned(int(properties.app_id))
 
     def _on_confirm(self, taken: bool, tag: int, multiple: bool) -> None:
         if self._confirms is not None:
@@ -350,7 +354,7 @@ class Channel(RawChannel):
 
     # --- inside ---
 
-    def _consume(
+    def _begin_consumer(
         self,
         queue_name: str,
         on_delivery: OnDelivery,
@@ -358,7 +362,7 @@ class Channel(RawChannel):
         no_ack: bool,
         exclusive: bool,
         on_cancelled: Callable[[str], None],
-    ) -> tuple[str, asyncio.Future[Method]]:
+    ) -> tuple[str, spec.Basic.Consume]:
         if self.state is not ChannelState.OPEN:
             raise self._not_connected()
         if prefetch != self._prefetch:
@@ -368,8 +372,7 @@ class Channel(RawChannel):
         self._consumers_made += 1
         tag = f"{self.number}.{self._consumers_made}"
         self._consumers[tag] = _Consumer(on_delivery, on_cancelled)
-        method = spec.Basic.Consume(queue=queue_name, consumer_tag=tag, no_ack=no_ack, exclusive=exclusive)
-        return tag, self._call(method, spec.Basic.ConsumeOk, tag)
+        return tag, spec.Basic.Consume(queue=queue_name, consumer_tag=tag, no_ack=no_ack, exclusive=exclusive)
 
     def _cancel(self, tag: str) -> asyncio.Future[Method] | None:
         consumer = self._consumers.get(tag)

@@ -5,7 +5,6 @@ The broker numbers the publishes of a channel from 1. It answers each with an ac
 other, so a return is remembered until its ack. The channel calls this and runs the callbacks.
 """
 
-from collections import deque
 from collections.abc import Callable
 from enum import Enum
 
@@ -32,37 +31,24 @@ class Confirms:
 
     def __init__(self) -> None:
         self.unconfirmed_bytes = 0
-        self._last_tag = 0
+        self.next_tag = 1
         # In order of their tags, so that `multiple` takes from the front.
-        self._pending: dict[int, tuple[int, OnOutcome | None, str | None]] = {}
-        self._tags_by_message_id: dict[str, deque[int]] = {}
+        self._pending: dict[int, tuple[int, OnOutcome | None]] = {}
         self._returned: set[int] = set()
 
     def __len__(self) -> int:
         return len(self._pending)
 
-    @property
-    def next_tag(self) -> int:
-        """The number that the broker will give to the next publish."""
-        return self._last_tag + 1
-
-    def published(self, size: int, on_outcome: OnOutcome | None, message_id: str | None) -> None:
-        """Count a publish of `size` bytes. `message_id` is what a return of it would carry, None if it cannot return.
-
-        Two unanswered publishes with the same id are told apart by their order only.
-        """
-        self._last_tag = tag = self._last_tag + 1
-        self._pending[tag] = (size, on_outcome, message_id)
+    def published(self, size: int, on_outcome: OnOutcome | None) -> None:
+        """Count a publish of `size` bytes; the broker gives it the number `next_tag`."""
+        self._pending[self.next_tag] = (size, on_outcome)
+        self.next_tag += 1
         self.unconfirmed_bytes += size
-        if message_id is not None:
-            self._tags_by_message_id.setdefault(message_id, deque()).append(tag)
 
-    def returned(self, message_id: str | None) -> None:
-        """The broker sent a message back; its ack will follow."""
-        for tag in self._tags_by_message_id.get(message_id or "", ()):
-            if tag not in self._returned:
-                self._returned.add(tag)
-                return
+    def returned(self, tag: int) -> None:
+        """The broker sent this one back; its ack will follow."""
+        if tag in self._pending:
+            self._returned.add(tag)
 
     def acked(self, tag: int, multiple: bool) -> Settled:
         """The outcomes that an ack settles."""
@@ -76,11 +62,10 @@ class Confirms:
         """Nothing will be answered any more."""
         settled = [
             (on_outcome, Outcome.RETURNED if tag in self._returned else Outcome.LOST)
-            for tag, (_, on_outcome, _) in self._pending.items()
+            for tag, (_, on_outcome) in self._pending.items()
             if on_outcome is not None
         ]
         self._pending.clear()
-        self._tags_by_message_id.clear()
         self._returned.clear()
         self.unconfirmed_bytes = 0
         return settled
@@ -99,15 +84,10 @@ class Confirms:
         return settled
 
     def _settle_one(self, tag: int, outcome: Outcome, settled: Settled) -> None:
-        size, on_outcome, message_id = self._pending.pop(tag)
+        size, on_outcome = self._pending.pop(tag)
         self.unconfirmed_bytes -= size
-        if message_id is not None:
-            if tag in self._returned:
-                self._returned.discard(tag)
-                outcome = Outcome.RETURNED
-            tags = self._tags_by_message_id[message_id]
-            tags.remove(tag)
-            if not tags:
-                del self._tags_by_message_id[message_id]
+        if tag in self._returned:
+            self._returned.discard(tag)
+            outcome = Outcome.RETURNED
         if on_outcome is not None:
             settled.append((on_outcome, outcome))

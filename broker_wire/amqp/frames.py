@@ -26,7 +26,7 @@ _TRANSIENT, _PERSISTENT = b"\x01", b"\x02"
 
 _CONTENT_TYPE, _HEADERS, _DELIVERY_MODE, _CORRELATION_ID = 1 << 15, 1 << 13, 1 << 12, 1 << 10
 _REPLY_TO, _EXPIRATION, _MESSAGE_ID, _TIMESTAMP, _TYPE = 1 << 9, 1 << 8, 1 << 7, 1 << 6, 1 << 5
-_CONTENT_ENCODING, _PRIORITY = 1 << 14, 1 << 11
+_CONTENT_ENCODING, _PRIORITY, _USER_ID, _APP_ID = 1 << 14, 1 << 11, 1 << 4, 1 << 3
 
 _frame = Layout(">BHI")
 _method_start = Layout(">BHIIH")  # ... method id, and the reserved ticket of basic.publish
@@ -51,6 +51,7 @@ class Properties(NamedTuple):
     correlation_id: str | None
     message_id: str | None
     headers: dict[str, Any] | None
+    app_id: str | None
 
 
 def encode_publish(channel: int, exchange: str, routing_key: str, mandatory: bool) -> bytes:
@@ -70,6 +71,7 @@ def encode_properties(
     reply_to: str | None,
     expiration: str | None,
     message_id: str | None,
+    app_id: str | None,
 ) -> bytes:
     """Property flags and values. Raises: ValueError for a text over 255 bytes or a header that AMQP cannot carry."""
     flags = _CONTENT_TYPE | _DELIVERY_MODE | _TYPE
@@ -91,6 +93,9 @@ def encode_properties(
         flags |= _MESSAGE_ID
         pieces.append(_short(message_id))
     pieces.append(_short(type))
+    if app_id is not None:
+        flags |= _APP_ID
+        pieces.append(_short(app_id))
     return _flags.pack(flags) + b"".join(pieces)
 
 
@@ -144,7 +149,7 @@ def decode_header(data: bytes, at: int) -> tuple[int, Properties]:
     """A content header: the body's size in bytes, and the properties."""
     _, _, size, flags = _header_payload.unpack_from(data, at)
     at += 14
-    content_type = correlation_id = reply_to = message_id = kind = headers = None
+    content_type = correlation_id = reply_to = message_id = kind = app_id = headers = None
     if flags & _CONTENT_TYPE:
         content_type, at = _read_short(data, at)
     if flags & _CONTENT_ENCODING:
@@ -167,7 +172,11 @@ def decode_header(data: bytes, at: int) -> tuple[int, Properties]:
         at += 8
     if flags & _TYPE:
         kind, at = _read_short(data, at)
-    return size, Properties(kind, content_type, reply_to, correlation_id, message_id, headers)
+    if flags & _USER_ID:
+        at += 1 + data[at]
+    if flags & _APP_ID:
+        app_id, at = _read_short(data, at)
+    return size, Properties(kind, content_type, reply_to, correlation_id, message_id, headers, app_id)
 
 
 def _short(text: str) -> bytes:
