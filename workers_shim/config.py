@@ -1,0 +1,63 @@
+"""What a worker is told before it starts, and why it left."""
+
+from enum import StrEnum
+
+from msgspec import Struct
+
+from broker_wire.amqp import TLSFiles
+from broker_wire.topology import QueueBounds
+
+
+class SessionConfig(Struct, frozen=True):
+    """One worker on the broker.
+
+    Attributes:
+        name: unique in the fleet.
+        slots: requests that run at once.
+        speed: relative to the other workers.
+        broker_url: comma-separated amqp:// or amqps:// addresses.
+        prefix: of all names on the broker.
+        bounds: of the model queues; the same as the controllers'.
+        heartbeat_interval: seconds between two signs of life.
+        drain_timeout: seconds that running requests have to finish in.
+        bridged: it stands for an HTTP worker, whose URL is its name.
+    """
+
+    name: str
+    slots: int
+    speed: float
+    broker_url: str
+    tls: TLSFiles | None = None
+    prefix: str = "bc"
+    bounds: QueueBounds = QueueBounds()
+    heartbeat_interval: float = 5.0
+    drain_timeout: float = 600.0
+    bridged: bool = False
+
+
+class Patience(Struct, frozen=True):
+    """How long a worker waits for others, in seconds. Not for operators: tests shorten them.
+
+    Attributes:
+        grace: a controller that is gone may come back; a complete answer is kept for its `done`.
+        ask: an `Ask` may stay without an answer.
+        suspect: a suspect waits for another one to end.
+        farewell: a leaving worker waits for its last answers to be fetched.
+        sweep: between two looks at all these.
+        roll_call: jitter of the answer to a roll-call.
+    """
+
+    grace: float = 30.0
+    ask: float = 15.0
+    suspect: float = 0.25
+    farewell: float = 2.0
+    sweep: float = 0.5
+    roll_call: float = 0.3
+
+
+class LeaveReason(StrEnum):
+    """Why a worker left."""
+
+    DRAINED = "drained"
+    TAKEN_OVER = "taken over"
+    ENDED = "ended"

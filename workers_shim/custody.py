@@ -1,0 +1,357 @@
+"""The requests that this worker holds, each from its delivery to its ack: who starts, who asks first, who stops.
+
+    delivery ──fresh──────────────> RUNNING ──end confirmed, engine back──> acked
+        └─────redelivered──> ASKING ──go──┘└──stop, cancel, abandoned──> LEAVING ──engine back──> acked
+                               └──go, suspect──> APART ──the other suspect is over──> RUNNING
+
+`intake` hands deliveries in, `control` what controllers say, `outbox` what became of the answers. All on the broker's
+loop; it does no I/O of its own. A slot is taken from the delivery until the engine's thread has really come back.
+"""
+
+import asyncio
+import logging
+import time
+from collections.abc import Callable, Container
+
+from broker_wire import codec
+from broker_wire.amqp import Delivery
+from broker_wire.errors import GarbageError
+from broker_wire.garbage import GarbageBin
+from broker_wire.messages import Ask, Cancel, Done, FailureKind, Go, Gone, Resend, Started, Stop
+from broker_wire.topology import MAX_NAME_BYTES
+from workers_shim.controller_links import ControllerLinks
+from workers_shim.held import Desk, Held, Stage
+from workers_shim.outbox import Outbox
+from workers_shim.outgoing import Outgoing
+from workers_shim.slots import Lease, Role
+from workers_shim.stream import Assignment, Executor
+from workers_shim.tombstones import Key, Tombstones
+
+_log = logging.getLogger(__name__)
+
+ASK_TIMEOUT = 15.0
+"""Seconds without an answer after which a worker asks again."""
+SUSPECT_WAIT = 0.25
+"""Seconds that a suspect waits for another one here, before some other worker may have it."""
+
+
+class Custody:
+    """One a worker.
+
+    Args:
+        models: names of the models that are served now.
+        watched: seconds that count for waiting times.
+        on_change: called when the load has changed.
+    """
+
+    def __init__(
+        self,
+        worker: str,
+        instance: str,
+        executor: Executor,
+        models: Container[str],
+        links: ControllerLinks,
+        garbage: GarbageBin,
+        *,
+        watched: Callable[[], float],
+        on_change: Callable[[], None],
+        ask_timeout: float = ASK_TIMEOUT,
+        suspect_wait: float = SUSPECT_WAIT,
+    ) -> None:
+        self.requests_done = 0
+        self._worker = worker
+        self._instance = instance
+        self._executor = executor
+        self._models = models
+        self._links = links
+        self._garbage = garbage
+        self._watched = watched
+        self._on_change = on_change
+        self._ask_timeout = ask_timeout
+        self._suspect_wait = suspect_wait
+        self._tombstones = Tombstones()
+        self._current: dict[Key, Held] = {}
+        """By request; the newest attempt."""
+        self._by_outgoing: dict[Outgoing, Held] = {}
+        """Those whose engine was started, until they are over."""
+        self.outbox: Outbox
+        self.desk: Desk
+
+    @property
+    def empty(self) -> bool:
+        """No request is held."""
+        return not (self._current or self._by_outgoing)
+
+    # --- deliveries
+
+    def take(self, lease: Lease[Delivery]) -> None:
+        """A delivery that has a slot."""
+        delivery = lease.delivery
+        try:
+            generate = codec.decode_request(delivery.body, delivery.content_type)
+            # It is the routing key of every reply.
+            check_name_size(generate.controller)
+        except GarbageError as error:
+            self._garbage.drop("requests", error)
+            self._refuse(lease)
+            return
+        now = time.monotonic()
+        held = Held(lease, generate, now + generate.remaining)
+        if generate.remaining <= 0 or self._tombstones.holds(held.key, now):
+            # The controller's own clock has told the client; or the client has left.
+            self._refuse(lease)
+        elif self._is_copy(held):
+            self._refuse(lease)
+        elif delivery.redelivered or generate.ask_first or delivery.dead_lettered:
+            self._current[held.key] = held
+            self._ask(held)
+        else:
+            self._run(held, Go(*held.key, attempt=held.attempt))
+        self._on_change()
+
+    def _is_copy(self, held: Held) -> bool:
+        """Whether this worker has the request already. A newer attempt takes the place of an older one."""
+        former = self._current.get(held.key)
+        if former is not None:
+            # Of two copies of one attempt the one that runs, or has asked, goes on. Its own tag may be void.
+            if held.generate.attempt <= max(former.attempt, former.generate.attempt):
+                return True
+            self._stop(former)
+            return False
+        kept = self._links.find(held.key)
+        # It ran to its end here, and its controller can still have all of it.
+        return kept is not None and held.generate.attempt <= kept.attempt
+
+    def _refuse(self, lease: Lease[Delivery]) -> None:
+        self.desk.ack(lease)
+        self.desk.free(lease)
+        self._on_change()
+
+    def _ask(self, held: Held) -> None:
+        held.since = self._watched()
+        self.outbox.note(held.key[0], Ask(held.key[1], held.attempt, self._worker, self._instance))
+
+    def _run(self, held: Held, go: Go) -> None:
+        """Say so first, then begin: a controller that is gone, or wants it no more, is known after one round trip."""
+        controller, stream = held.key
+        held.go, held.attempt, held.stage = go, go.attempt, Stage.RUNNING
+        outgoing = Outgoing(
+            controller, stream, go.attempt, go.next_seq, ready=self.outbox.ready, released=self.outbox.released
+        )
+        held.outgoing = outgoing
+        self._current[held.key] = self._by_outgoing[outgoing] = held
+        self._links.add(outgoing)
+        if held.generate.model not in self._models:
+            outgoing.fail(FailureKind.NOT_SERVED, f"worker {self._worker!r} does not serve {held.generate.model!r}")
+            outgoing.released()
+            return
+        self.outbox.note(controller, Started(stream, go.attempt, self._worker, self._instance))
+        assignment = Assignment(held.generate, go.attempt, go.next_seq, go.text, go.suspect, held.deadline)
+        self._executor.start(assignment, outgoing)
+
+    # --- what controllers say
+
+    def go(self, message: Go) -> None:
+        """The answer to an ask."""
+        held = self._current.get((message.controller, message.stream))
+        if held is not None and held.stage is Stage.ASKING:
+            held.go = message
+            if message.suspect and self._suspect_runs():
+                self._wait_apart(held)
+            else:
+                self._run(held, message)
+        elif held is None or held.attempt < message.attempt:
+            # The copy that asked is gone, with its channel: the controller has to know that nobody runs this.
+            self.outbox.note(message.controller, Gone(message.stream, message.attempt))
+            if held is not None:
+                self._stop(held)
+
+    def stop(self, message: Stop) -> None:
+        """Not wanted, up to this attempt."""
+        key = (message.controller, message.stream)
+        held = self._current.get(key)
+        if held is not None and held.attempt <= message.attempt:
+            self._stop(held)
+        kept = self._links.find(key)
+        if kept is not None and kept.attempt <= message.attempt:
+            self._links.drop(kept)
+
+    def cancel(self, message: Cancel) -> None:
+        """Not wanted at all, now or later."""
+        key = (message.controller, message.stream)
+        self._tombstones.bury(key, message.remaining, time.monotonic())
+        held = self._current.get(key)
+        if held is not None:
+            self._stop(held)
+        kept = self._links.find(key)
+        if kept is not None:
+            self._links.drop(kept)
+
+    def done(self, message: Done) -> None:
+        """The controller has everything of these."""
+        for stream in message.streams:
+            kept = self._links.find((message.controller, stream))
+            held = None if kept is None else self._by_outgoing.get(kept)
+            if held is not None:
+                self._stop(held)
+            elif kept is not None:
+                self._links.drop(kept)
+        self._on_change()
+
+    def resend(self, message: Resend) -> None:
+        """The controller lacks something of these."""
+        for stream, attempt, seq in message.streams:
+            key = (message.controller, stream)
+            kept = self._links.find(key)
+            if kept is not None and kept.attempt > attempt:
+                continue
+            held = self._current.get(key)
+            if held is not None and held.stage is Stage.APART and held.attempt == attempt:
+                continue
+            if kept is None or kept.attempt < attempt or not kept.resend_from(seq):
+                self.outbox.note(message.controller, Gone(stream, attempt))
+
+    def pause(self, key: Key, paused: bool) -> None:
+        """The client of this stream reads too slowly, or has caught up."""
+        kept = self._links.find(key)
+        if kept is not None:
+            kept.pause(paused)
+
+    # --- what became of the answers
+
+    def on_released(self, outgoing: Outgoing) -> None:
+        """The engine's thread has come back."""
+        held = self._by_outgoing.get(outgoing)
+        if held is None:
+            return
+        held.released = True
+        if held.stage is Stage.LEAVING or outgoing.settled:
+            self._finish(held)
+        elif outgoing.holding:
+            self.desk.free(held.lease)
+
+    def on_settled(self, outgoing: Outgoing) -> None:
+        """All of it is in the controller's queue, or with the controller."""
+        held = self._by_outgoing.get(outgoing)
+        if held is None:
+            return
+        if held.released:
+            self._finish(held)
+
+    def on_held(self, outgoing: Outgoing) -> None:
+        """Its controller is gone and may return for the end of it; that needs no slot."""
+        held = self._by_outgoing.get(outgoing)
+        if held is not None and held.released:
+            self.desk.free(held.lease)
+
+    def on_abandoned(self, outgoing: Outgoing) -> None:
+        """Its controller did not come back."""
+        held = self._by_outgoing.get(outgoing)
+        if held is not None:
+            _log.warning("request abandoned %s reason=its controller is gone", _name(held))
+            self._stop(held)
+
+    def on_note_returned(self, key: Key, note: Started | Ask) -> None:
+        """Its controller is gone before anything was sent: a slot is not held for that."""
+        held = self._current.get(key)
+        if held is not None and held.attempt == note.attempt:
+            _log.info("request dropped %s reason=its controller is gone", _name(held))
+            self._stop(held)
+
+    def is_current(self, key: Key, note: Started | Ask) -> bool:
+        """Whether it still is as the note says."""
+        held = self._current.get(key)
+        if held is None or held.attempt != note.attempt:
+            return False
+        return held.stage is (Stage.RUNNING if isinstance(note, Started) else Stage.ASKING)
+
+    # --- the channel and the clock
+
+    def voided(self) -> None:
+        """The channel went: the broker sends everything unacked again, to somebody.
+
+        What runs goes on, and its copy will be answered by the controller. What has not begun is not held any more.
+        """
+        for held in list(self._current.values()):
+            if held.stage in (Stage.ASKING, Stage.APART):
+                self._forget(held)
+                self.desk.free(held.lease)
+
+    def sweep(self) -> None:
+        """Look at the clocks."""
+        now, watched = time.monotonic(), self._watched()
+        self._tombstones.sweep(now)
+        for held in list(self._current.values()):
+            if now >= held.deadline:
+                self._stop(held)
+            elif held.stage is Stage.ASKING and watched - held.since >= self._ask_timeout:
+                self._ask(held)
+
+    def stop_all(self) -> None:
+        """The worker ends at once: every engine is told to stop, nothing is acked."""
+        for held in list(self._by_outgoing.values()):
+            if held.outgoing is not None:
+                self._links.drop(held.outgoing)
+
+    # --- inside
+
+    def _suspect_runs(self) -> bool:
+        return any(held.suspect for held in self._by_outgoing.values())
+
+    def _wait_apart(self, held: Held) -> None:
+        held.stage = Stage.APART
+        held.attempt = held.go.attempt if held.go else held.attempt
+        if held.lease.source.role is not Role.PINNED:
+            asyncio.get_running_loop().call_later(self._suspect_wait, self._waited_apart, held)
+
+    def _waited_apart(self, held: Held) -> None:
+        if held.stage is Stage.APART and self._current.get(held.key) is held:
+            self._forget(held)
+            self.desk.give_back(held.lease)
+
+    def _start_next_suspect(self) -> None:
+        for held in self._current.values():
+            if held.stage is Stage.APART and held.go is not None:
+                self._run(held, held.go)
+                return
+
+    def _stop(self, held: Held) -> None:
+        """Nobody wants it. The slot is free when the engine has come back."""
+        if held.outgoing is None:
+            self._forget(held)
+            self._refuse(held.lease)
+            return
+        held.stage = Stage.LEAVING
+        self._links.drop(held.outgoing)
+        if self._current.get(held.key) is held:
+            del self._current[held.key]
+        if held.released:
+            self._finish(held)
+
+    def _finish(self, held: Held) -> None:
+        self._forget(held)
+        self.requests_done += held.outgoing is not None and held.outgoing.ended
+        self._refuse(held.lease)
+        if held.suspect:
+            self._start_next_suspect()
+
+    def _forget(self, held: Held) -> None:
+        if self._current.get(held.key) is held:
+            del self._current[held.key]
+        if held.outgoing is not None:
+            self._by_outgoing.pop(held.outgoing, None)
+
+
+def check_name_size(name: str) -> None:
+    """Raises: GarbageError, if it cannot be a routing key."""
+    try:
+        size = len(name.encode())
+    except UnicodeEncodeError:
+        size = 0
+    if not 0 < size <= MAX_NAME_BYTES:
+        raise GarbageError(f"a controller's id of {size} bytes cannot be a routing key")
+
+
+def _name(held: Held) -> str:
+    generate = held.generate
+    return f"request={generate.request_id} model={generate.model} stream={generate.stream} attempt={held.attempt}"

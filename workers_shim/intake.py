@@ -1,0 +1,188 @@
+"""Takes requests from the broker while slots are free, and settles them: the I/O for the decisions of `slots`.
+
+One channel for all request queues, because a cancel has to reach the broker before the requeue that follows it. What a
+delivery means is for `custody`; this module knows only consumers, tags and queues.
+"""
+
+import logging
+from collections.abc import Callable, Iterable
+from functools import partial
+
+from broker_wire.amqp import Channel, Delivery, Session, declare_queues
+from broker_wire.errors import ChannelClosedError, NotConnectedError
+from broker_wire.topology import Queue, Topology
+from workers_shim.slots import Action, Cancel, Consume, Consumer, GiveBack, Lease, Role, SlotPool, Source, Start
+
+_log = logging.getLogger(__name__)
+
+
+class Intake:
+    """One a worker.
+
+    Args:
+        take: called with each delivery that has a slot.
+        on_closed: called when the channel went; every delivery's tag is void.
+        on_queue_lost: called when the broker ended a consumer; `restore` it.
+    """
+
+    def __init__(
+        self,
+        topology: Topology,
+        worker: str,
+        slots: int,
+        *,
+        take: Callable[[Lease[Delivery]], None],
+        on_closed: Callable[[], None],
+        on_queue_lost: Callable[[], None],
+    ) -> None:
+        self.pool: SlotPool[Delivery] = SlotPool(slots)
+        self._topology = topology
+        self._worker = worker
+        self._take = take
+        self._on_closed = on_closed
+        self._on_queue_lost = on_queue_lost
+        self._channel: Channel | None = None
+        self._tags: dict[Consumer, str] = {}
+        self._models: list[str] = []
+        self.pool.add([Source(Role.PINNED)])
+
+    @property
+    def open(self) -> bool:
+        """Whether there is a channel."""
+        return self._channel is not None and self._channel.open
+
+    # --- channel and queues
+
+    async def start(self, session: Session) -> set[str]:
+        """Declare every queue and consume.
+
+        Returns: models whose queue had to be created. Raises: BrokerError.
+        """
+        made = await self._declare(session, self._models)
+        self._channel = await session.channel(on_closed=self._closed)
+        self._perform(self.pool.opened())
+        return made
+
+    async def restore(self, session: Session) -> set[str]:
+        """Declare the queues anew whose consumers the broker ended, and consume them.
+
+        Returns: models whose queue had to be created. Raises: BrokerError.
+        """
+        made = await self._declare(session, self._models)
+        if self.open:
+            self._perform(self.pool.add(self._sources(self._models)))
+        return made
+
+    async def add_model(self, model: str, session: Session | None) -> set[str]:
+        """Take requests for a model, too; without a session, from the next connection on.
+
+        Returns: the model, if its queue had to be created. Raises: BrokerError.
+        """
+        if model not in self._models:
+            self._models.append(model)
+        made = set() if session is None else await self._declare(session, [model])
+        self._perform(self.pool.add(self._sources([model])))
+        return made
+
+    def remove_model(self, model: str) -> None:
+        """Take no more requests for a model."""
+        if model in self._models:
+            self._models.remove(model)
+            sources = [source for source in self._sources([model]) if source.role is not Role.PINNED]
+            self._perform(self.pool.remove(sources))
+
+    def drain(self) -> None:
+        """Take nothing any more."""
+        self._perform(self.pool.drain())
+
+    # --- deliveries
+
+    def ack(self, lease: Lease[Delivery]) -> None:
+        """Settle the delivery. Without effect when its channel has gone: the broker has requeued it."""
+        lease.delivery.channel.ack(lease.delivery.tag)
+        self.pool.settled(lease)
+
+    def give_back(self, lease: Lease[Delivery]) -> None:
+        """Let another worker have the delivery; its slot is free."""
+        self._return(lease.delivery, lease.source)
+        self.pool.settled(lease)
+        self.free(lease)
+
+    def free(self, lease: Lease[Delivery]) -> None:
+        """The slot is free. Idempotent."""
+        self._perform(self.pool.freed(lease))
+
+    # --- inside
+
+    def _perform(self, actions: list[Action[Delivery]]) -> None:
+        for action in actions:
+            match action:
+                case Start():
+                    self._take(action.lease)
+                case GiveBack():
+                    self._return(action.delivery, action.source)
+                case Consume():
+                    self._consume(action.consumer)
+                case Cancel():
+                    tag = self._tags.pop(action.consumer, None)
+                    if tag is not None and self._channel is not None:
+                        self._channel.cancel(tag)
+
+    def _on_delivery(self, consumer: Consumer, delivery: Delivery) -> None:
+        self._perform(self.pool.delivered(consumer, delivery))
+
+    def _consume(self, consumer: Consumer) -> None:
+        if self._channel is None:
+            return
+        try:
+            self._tags[consumer] = self._channel.consume_soon(
+                self._queue(consumer.source).name,
+                partial(self._on_delivery, consumer),
+                prefetch=consumer.prefetch,
+                on_cancelled=partial(self._lost, consumer),
+            )
+        except NotConnectedError:
+            # The channel is going this moment; it is opened anew, and then everything is consumed.
+            _log.debug("consume skipped queue=%s reason=the channel is closing", self._queue(consumer.source).name)
+
+    def _return(self, delivery: Delivery, source: Source) -> None:
+        if source.role is Role.OWN:
+            # Its queue hands it on to the model's queue.
+            delivery.channel.reject(delivery.tag, requeue=False)
+        else:
+            delivery.channel.nack(delivery.tag, requeue=True)
+
+    def _closed(self, reason: ChannelClosedError) -> None:
+        self._channel = None
+        self._tags.clear()
+        self.pool.closed()
+        if reason.code:
+            _log.warning("channel closed by the broker worker=%s channel=requests reason=%s", self._worker, reason)
+        self._on_closed()
+
+    def _lost(self, consumer: Consumer, _tag: str) -> None:
+        self._tags.pop(consumer, None)
+        if self.pool.consumer_lost(consumer):
+            _log.warning("consumer ended by the broker queue=%s", self._queue(consumer.source).name)
+            self._on_queue_lost()
+
+    async def _declare(self, session: Session, models: Iterable[str]) -> set[str]:
+        by_name = {self._topology.model_queue(model).name: model for model in models}
+        queues = [self._queue(source) for source in self._sources(models)]
+        created = await declare_queues(session, queues)
+        return {by_name[name] for name in created if name in by_name}
+
+    def _sources(self, models: Iterable[str]) -> list[Source]:
+        roles = (Role.RESUME, Role.MODEL, Role.OWN)
+        return [Source(Role.PINNED), *(Source(role, model) for model in models for role in roles)]
+
+    def _queue(self, source: Source) -> Queue:
+        match source.role:
+            case Role.RESUME:
+                return self._topology.resume_queue(source.model)
+            case Role.MODEL:
+                return self._topology.model_queue(source.model)
+            case Role.OWN:
+                return self._topology.own_queue(self._worker, source.model)
+            case Role.PINNED:
+                return self._topology.pinned_queue(self._worker)

@@ -1,0 +1,333 @@
+"""All answers of a worker on their way to the controllers: one message for each controller and tick, kept until done.
+
+Engine threads append to their stream (`outgoing`) and wake this loop at most once a burst; a wake-up takes whatever is
+there. While the broker is behind, nothing is taken, so the next message is simply larger. Every message is mandatory
+and confirmed: what was returned or lost is kept and goes out again. `custody` hears what became of each stream.
+"""
+
+import asyncio
+import logging
+from collections import deque
+from contextlib import suppress
+from functools import partial
+from typing import Protocol
+
+import msgspec
+
+from broker_wire import codec
+from broker_wire.amqp import Channel, Outcome
+from broker_wire.errors import MessageTooLargeError, NotConnectedError
+from broker_wire.messages import Ask, Batch, Failed, FailureKind, Frame, Gone, Progress, Started
+from workers_shim.controller_links import ControllerLinks, Link
+from workers_shim.outgoing import Outgoing
+from workers_shim.retention import Sent
+from workers_shim.tombstones import Key
+
+_log = logging.getLogger(__name__)
+
+BATCH_BYTES = 256 * 1024
+"""A message is cut here, so that one loud stream does not delay the first word of another for long."""
+IN_FLIGHT_BYTES = 2 * 1024 * 1024
+"""Published and not yet confirmed; above it streams keep their chunks, and their engines wait. Also bounds the socket's
+buffer, since what is in there is not confirmed."""
+MAX_NOTES = 10_000
+"""Frames without a number that wait for the connection; more than any worker has slots."""
+
+Note = Started | Ask | Gone | Progress
+"""A frame that is no part of an answer. It is not kept: one that was lost is sent again only if it still matters."""
+
+_BATCH = codec.type_of(Batch)
+
+
+class OutboxListener(Protocol):
+    """What `custody` wants to know. All on the broker's loop."""
+
+    def on_released(self, outgoing: Outgoing) -> None:
+        """The engine's thread has come back."""
+
+    def on_settled(self, outgoing: Outgoing) -> None:
+        """The last frame and all before it are in the controller's queue."""
+
+    def on_held(self, outgoing: Outgoing) -> None:
+        """A part of it came back: its controller has no queue for now."""
+
+    def on_abandoned(self, outgoing: Outgoing) -> None:
+        """It was dropped: its controller has been gone for the grace time."""
+
+    def on_note_returned(self, key: Key, note: Started | Ask) -> None:
+        """The controller of this request has no queue any more."""
+
+    def is_current(self, key: Key, note: Started | Ask) -> bool:
+        """Whether a note that was lost on the way still says what is so."""
+
+
+class _Draft:
+    """One message in the making; then in flight."""
+
+    __slots__ = ("entries", "frames", "link", "notes", "size")
+
+    def __init__(self, link: Link) -> None:
+        self.link = link
+        self.frames: list[Frame] = []
+        self.notes: list[Note] = []
+        self.entries: list[tuple[Outgoing, Sent]] = []
+        self.size = 0
+
+
+class Outbox:
+    """One a worker."""
+
+    def __init__(
+        self,
+        exchange: str,
+        instance: str,
+        loop: asyncio.AbstractEventLoop,
+        links: ControllerLinks,
+        listener: OutboxListener,
+    ) -> None:
+        self.tokens_done = 0
+        """Chunks that were sent, which for most engines are tokens."""
+        self._exchange = exchange
+        self._instance = instance
+        self._loop = loop
+        self._links = links
+        self._listener = listener
+        self._channel: Channel | None = None
+        self._blocked = False
+        self._in_flight = 0
+        self._ready: deque[Outgoing] = deque()
+        self._released: deque[Outgoing] = deque()
+        self._notes: dict[str, list[Note]] = {}
+        self._noted = 0
+        self._nacked: list[_Draft] = []
+        # Set by whoever asks for a flush first, cleared by the flush before it looks.
+        self._woken = False
+
+    # --- from any thread
+
+    def ready(self, outgoing: Outgoing) -> None:
+        """This stream has something to take."""
+        self._ready.append(outgoing)
+        self._wake()
+
+    def released(self, outgoing: Outgoing) -> None:
+        """This stream's engine has come back."""
+        self._released.append(outgoing)
+        self._wake()
+
+    def _wake(self) -> None:
+        if not self._woken:
+            self._woken = True
+            # The loop is closed only when the session is over: nobody is left who could be told.
+            with suppress(RuntimeError):
+                self._loop.call_soon_threadsafe(self._flush)
+
+    # --- from the broker's loop
+
+    def attach(self, channel: Channel) -> None:
+        """Publish on this channel, with confirms; at once what could not go out before."""
+        self._channel = channel
+        self._blocked = False
+        self._wake_here()
+
+    def detach(self) -> None:
+        """The channel is gone; its publishes have had their outcome."""
+        self._channel = None
+
+    def set_blocked(self, blocked: bool) -> None:
+        """The broker holds publishers back: what would only fill a buffer stays in the streams."""
+        self._blocked = blocked
+        self._wake_here()
+
+    def note(self, controller: str, note: Note) -> None:
+        """Send a frame that is no part of an answer, at the end of this tick."""
+        if self._noted >= MAX_NOTES:
+            _log.warning("frame dropped reason=%s controller=%s", "too many wait for the broker", controller)
+            return
+        self._noted += 1
+        self._notes.setdefault(controller, []).append(note)
+        self._wake_here()
+
+    def controller_spoke(self, controller: str) -> None:
+        """A sign of life: if its queue had gone, there is one again."""
+        self._links.spoke(controller)
+
+    def sweep(self) -> None:
+        """Look at the grace times."""
+        for outgoing in self._links.sweep():
+            self._listener.on_abandoned(outgoing)
+        # Tried again here and not at once: the broker has said that it cannot take them just now.
+        nacked, self._nacked = self._nacked, []
+        for draft in nacked:
+            self._lost(draft)
+
+    @property
+    def quiet(self) -> bool:
+        """Nothing waits, and nothing is in flight."""
+        return not (self._in_flight or self._notes or self._ready or self._nacked)
+
+    def _wake_here(self) -> None:
+        if not self._woken:
+            self._woken = True
+            self._loop.call_soon(self._flush)
+
+    # --- out
+
+    def _flush(self) -> None:
+        self._woken = False
+        while self._released:
+            self._listener.on_released(self._released.popleft())
+        channel = self._channel
+        if channel is None or self._blocked:
+            return
+        drafts: dict[Link, _Draft] = {}
+        if self._notes:
+            self._draft_notes(drafts)
+        ready = self._ready
+        budget = IN_FLIGHT_BYTES - self._in_flight
+        # Not for as long as there are some: the engines may be faster than this loop.
+        for _ in range(len(ready)):
+            if budget <= 0:
+                break
+            outgoing = ready.popleft()
+            budget -= self._draft_stream(outgoing, drafts, channel)
+        for draft in drafts.values():
+            self._publish(draft, channel)
+
+    def _draft_notes(self, drafts: dict[Link, _Draft]) -> None:
+        noted, self._notes, self._noted = self._notes, {}, 0
+        for controller, notes in noted.items():
+            link = self._links.link(controller)
+            draft = drafts[link] = _Draft(link)
+            draft.notes = notes
+            draft.frames += notes
+
+    def _draft_stream(self, outgoing: Outgoing, drafts: dict[Link, _Draft], channel: Channel) -> int:
+        """Returns: bytes taken."""
+        if outgoing.dropped:
+            return 0
+        link = self._links.link(outgoing.controller)
+        if link.gone:
+            # Marked again as soon as the controller speaks.
+            outgoing.unmark()
+            return 0
+        before = outgoing.next_seq
+        sents, progress = outgoing.take()
+        self.tokens_done += outgoing.next_seq - before
+        draft = drafts.get(link)
+        if draft is None:
+            if not sents and progress is None:
+                return 0
+            draft = drafts[link] = _Draft(link)
+        if progress is not None:
+            draft.frames.append(progress)
+        taken = 0
+        for sent in sents:
+            draft.frames.append(sent.frame)
+            draft.entries.append((outgoing, sent))
+            draft.size += sent.size
+            taken += sent.size
+            if draft.size >= BATCH_BYTES:
+                self._publish(draft, channel)
+                draft = drafts[link] = _Draft(link)
+        if taken:
+            self._links.retained(outgoing)
+        return taken
+
+    def _publish(self, draft: _Draft, channel: Channel) -> None:
+        if not draft.frames:
+            return
+        try:
+            body = codec.encode(Batch(self._instance, draft.frames))
+            channel.publish(
+                self._exchange,
+                draft.link.controller,
+                body,
+                type=_BATCH,
+                mandatory=True,
+                on_outcome=partial(self._on_outcome, draft, len(body)),
+            )
+        except NotConnectedError:
+            self._lost(draft)
+            return
+        except (MessageTooLargeError, UnicodeEncodeError, msgspec.MsgspecError, ValueError, OverflowError) as error:
+            # One frame cannot be carried: find it, and let the others through.
+            self._publish_apart(draft, channel, error)
+            return
+        self._in_flight += len(body)
+        draft.link.in_flight += 1
+
+    def _publish_apart(self, draft: _Draft, channel: Channel, error: Exception) -> None:
+        frames: list[tuple[Frame, tuple[Outgoing, Sent] | None]] = [(note, None) for note in draft.notes]
+        frames += [(entry[1].frame, entry) for entry in draft.entries]
+        if len(frames) > 1:
+            for frame, entry in frames:
+                single = _Draft(draft.link)
+                single.frames = [frame]
+                if entry is None:
+                    single.notes = [frame] if isinstance(frame, Note) else []
+                else:
+                    single.entries = [entry]
+                self._publish(single, channel)
+            return
+        _log.error("frame cannot be sent controller=%s reason=%s", draft.link.controller, error)
+        for outgoing, sent in draft.entries:
+            if isinstance(sent.frame, Failed):
+                self._links.drop(outgoing)
+                self._listener.on_abandoned(outgoing)
+            else:
+                outgoing.replace_by_failure(sent, FailureKind.ENGINE, f"a part of the answer cannot be sent: {error}")
+
+    # --- outcomes
+
+    def _on_outcome(self, draft: _Draft, size: int, outcome: Outcome) -> None:
+        self._in_flight -= size
+        draft.link.in_flight -= 1
+        match outcome:
+            case Outcome.CONFIRMED:
+                self._confirmed(draft)
+            case Outcome.RETURNED:
+                self._returned(draft)
+            case Outcome.LOST:
+                self._lost(draft)
+            case Outcome.NACKED:
+                self._nacked.append(draft)
+        self._links.forget_if_idle(draft.link)
+        if self._ready:
+            self._wake_here()
+
+    def _confirmed(self, draft: _Draft) -> None:
+        if draft.link.gone:
+            # It has a queue again, although nothing was heard of it yet.
+            self._links.spoke(draft.link.controller)
+        for outgoing, sent in draft.entries:
+            if outgoing.dropped:
+                continue
+            outgoing.retention.confirm(sent)
+            if outgoing.settled:
+                self._links.ended(outgoing)
+                self._listener.on_settled(outgoing)
+
+    def _returned(self, draft: _Draft) -> None:
+        controller = draft.link.controller
+        for outgoing, sent in draft.entries:
+            if not outgoing.dropped:
+                outgoing.retention.unsend(sent)
+        self._links.lose(draft.link)
+        for outgoing in {outgoing for outgoing, _ in draft.entries}:
+            self._listener.on_held(outgoing)
+        for note in draft.notes:
+            if isinstance(note, Started | Ask):
+                self._listener.on_note_returned((controller, note.stream), note)
+
+    def _lost(self, draft: _Draft) -> None:
+        controller = draft.link.controller
+        for outgoing, sent in draft.entries:
+            if not outgoing.dropped:
+                outgoing.retention.unsend(sent)
+                outgoing.wake()
+        for note in draft.notes:
+            if isinstance(note, Gone) or (
+                isinstance(note, Started | Ask) and self._listener.is_current((controller, note.stream), note)
+            ):
+                self.note(controller, note)
