@@ -24,7 +24,7 @@ from broker_controller.node_guard import ORDERLY_STOP
 HOST = "127.0.0.1"
 _GUARD = Path(__file__).with_name("node_guard.py")
 _POLL_SECONDS = 0.05
-_LOG_TAIL_LINES = 25
+_LOG_TAIL_LINES = 60
 # An ordinary user's PATH on Debian lacks the sbin folders; Homebrew's is not in the PATH of a service.
 _MORE_FOLDERS = ("/usr/local/sbin", "/usr/sbin", "/opt/homebrew/sbin", "/opt/rabbitmq/sbin")
 # The Debian and RPM packages put a wrapper into /usr/sbin that changes to the user `rabbitmq` or refuses; this is what
@@ -60,6 +60,7 @@ class PrivateNode:
     ) -> None:
         self.port = port or free_port()
         self._distribution_port = free_port()
+        self._epmd_port = free_port()
         self._extra_conf = extra_conf
         self._start_seconds = start_seconds
         self._stop_seconds = stop_seconds
@@ -151,9 +152,11 @@ class PrivateNode:
         if server is None:
             raise PrivateNodeError("rabbitmqctl is not installed")
         command = [str(server.with_name("rabbitmqctl")), "--quiet", "--node", self._name, *arguments]
+        # For its help rabbitmqctl starts an epmd in spite of all; where the node listens already it cannot.
+        environment = self._environment() | {"ERL_EPMD_PORT": str(self._distribution_port)}
         done = subprocess.run(  # noqa: S603 - our own program with the caller's arguments, no shell
             command,
-            env=self._environment(),
+            env=environment,
             stdin=subprocess.DEVNULL,
             capture_output=True,
             text=True,
@@ -196,8 +199,10 @@ class PrivateNode:
         return kept | {
             "HOME": str(folder),
             "LC_ALL": "C.UTF-8",
+            "ERL_CRASH_DUMP_SECONDS": "0",  # no dump: its log says why it ended
             "RABBITMQ_NODENAME": self._name,
             "RABBITMQ_DIST_PORT": str(port),
+            "ERL_EPMD_PORT": str(self._epmd_port),  # not the machine's epmd, should one run: nobody listens there
             "RABBITMQ_CONF_ENV_FILE": str(folder / "rabbitmq-env.conf"),
             "RABBITMQ_CONFIG_FILE": str(folder / "rabbitmq.conf"),
             "RABBITMQ_CONFIG_FILES": str(folder / "conf.d"),
