@@ -1,0 +1,191 @@
+"""The pool of slots, by examples."""
+
+from workers_shim.slots import Action, Cancel, Consume, Consumer, GiveBack, Lease, Role, SlotPool, Source, Start
+
+PINNED = Source(Role.PINNED)
+
+
+def sources(model: str) -> list[Source]:
+    return [Source(Role.RESUME, model), Source(Role.MODEL, model), Source(Role.OWN, model)]
+
+
+class Worker:
+    """A pool, and the consumers that it has asked for."""
+
+    def __init__(self, slots: int, *models: str) -> None:
+        self.pool: SlotPool[str] = SlotPool(slots)
+        self.live: dict[Source, Consumer] = {}
+        self.apply(self.pool.add([PINNED]))
+        for model in models:
+            self.apply(self.pool.add(sources(model)))
+        self.opening = self.apply(self.pool.opened())
+
+    def apply(self, actions: list[Action[str]]) -> list[Action[str]]:
+        for action in actions:
+            match action:
+                case Consume():
+                    self.live[action.consumer.source] = action.consumer
+                case Cancel() if self.live.get(action.consumer.source) is action.consumer:
+                    del self.live[action.consumer.source]
+        return actions
+
+    def delivered(self, role: Role, model: str, delivery: str) -> list[Action[str]]:
+        return self.apply(self.pool.delivered(self.live[Source(role, model)], delivery))
+
+    def start(self, role: Role, model: str, delivery: str) -> Lease[str]:
+        (action,) = self.delivered(role, model, delivery)
+        assert isinstance(action, Start)
+        return action.lease
+
+    def finish(self, lease: Lease[str]) -> list[Action[str]]:
+        self.pool.settled(lease)
+        return self.apply(self.pool.freed(lease))
+
+
+def consumed(actions: list[Action[str]]) -> list[tuple[Role, str, int]]:
+    consumers = [action.consumer for action in actions if isinstance(action, Consume)]
+    return [(consumer.source.role, consumer.source.model, consumer.prefetch) for consumer in consumers]
+
+
+def test_every_queue_is_consumed_with_prefetch_of_the_slots_and_the_resume_queue_first() -> None:
+    worker = Worker(3, "a")
+    assert consumed(worker.opening) == [
+        (Role.RESUME, "a", 3),
+        (Role.MODEL, "a", 3),
+        (Role.OWN, "a", 3),
+        (Role.PINNED, "", 3),
+    ]
+
+
+def test_a_worker_of_one_model_never_cancels_and_never_consumes_again() -> None:
+    worker = Worker(2, "a")
+    running = [worker.start(Role.MODEL, "a", "0"), worker.start(Role.MODEL, "a", "1")]
+    for number in range(2, 50):
+        assert worker.finish(running.pop(0)) == []
+        running.append(worker.start(Role.MODEL, "a", str(number)))
+
+
+def test_a_delivery_that_finds_the_pool_full_goes_back_after_the_shared_consumers_are_cancelled() -> None:
+    worker = Worker(1, "a", "b")
+    worker.start(Role.MODEL, "a", "0")
+    actions = worker.delivered(Role.MODEL, "b", "1")
+    *cancels, last = actions
+    assert {action.consumer.source for action in cancels if isinstance(action, Cancel)} == {
+        source for model in "ab" for source in sources(model) if source.shared
+    }
+    assert isinstance(last, GiveBack)
+    assert last.delivery == "1"
+
+
+def test_what_was_in_transit_behind_it_only_goes_back() -> None:
+    worker = Worker(1, "a", "b")
+    worker.start(Role.MODEL, "a", "0")
+    late = worker.live[Source(Role.RESUME, "b")]
+    worker.delivered(Role.MODEL, "b", "1")
+    assert worker.pool.delivered(late, "2") == [GiveBack("2", late.source)]
+
+
+def test_a_slot_that_frees_consumes_all_queues_again_with_the_free_slots_and_the_longest_waiting_model_first() -> None:
+    worker = Worker(2, "a", "b", "c")
+    worker.start(Role.MODEL, "b", "0")
+    lease = worker.start(Role.MODEL, "a", "1")
+    worker.delivered(Role.MODEL, "c", "2")
+    models = [(role, model, prefetch) for role, model, prefetch in consumed(worker.finish(lease)) if role <= Role.MODEL]
+    assert models == [
+        (Role.RESUME, "a", 1),
+        (Role.RESUME, "b", 1),
+        (Role.RESUME, "c", 1),
+        (Role.MODEL, "c", 1),
+        (Role.MODEL, "b", 1),
+        (Role.MODEL, "a", 1),
+    ]
+
+
+def test_a_consumer_whose_credit_is_below_the_free_slots_is_replaced() -> None:
+    worker = Worker(2, "a", "b")
+    first = worker.start(Role.MODEL, "a", "0")
+    second = worker.start(Role.MODEL, "b", "1")
+    worker.delivered(Role.MODEL, "a", "2")
+    worker.finish(first)
+    short = worker.live[Source(Role.MODEL, "a")]
+    assert short.prefetch == 1
+    actions = worker.finish(second)
+    assert (Role.MODEL, "a", 2) in consumed(actions)
+    assert Cancel(short) in actions
+
+
+def test_a_full_worker_hands_on_what_its_own_queue_sent_and_goes_on_consuming_it() -> None:
+    worker = Worker(1, "a")
+    worker.start(Role.MODEL, "a", "0")
+    assert worker.delivered(Role.OWN, "a", "1") == [GiveBack("1", Source(Role.OWN, "a"))]
+
+
+def test_a_pinned_delivery_waits_and_is_served_before_anything_else() -> None:
+    worker = Worker(1, "a")
+    lease = worker.start(Role.MODEL, "a", "0")
+    assert worker.delivered(Role.PINNED, "", "1") == []
+    assert worker.pool.waiting == 1
+    (action,) = worker.finish(lease)
+    assert isinstance(action, Start)
+    assert action.lease.delivery == "1"
+
+
+def test_a_slot_is_free_while_its_delivery_stays_unacked() -> None:
+    worker = Worker(1, "a")
+    lease = worker.start(Role.MODEL, "a", "0")
+    actions = worker.apply(worker.pool.freed(lease))
+    assert (Role.MODEL, "a", 1) in consumed(actions)
+    assert worker.pool.freed(lease) == []
+    assert worker.pool.free == 1
+
+
+def test_after_a_reconnect_the_prefetch_leaves_out_what_still_runs() -> None:
+    worker = Worker(3, "a")
+    worker.start(Role.MODEL, "a", "0")
+    worker.pool.closed()
+    assert {prefetch for _, _, prefetch in consumed(worker.pool.opened())} == {2}
+
+
+def test_a_full_worker_consumes_nothing_after_a_reconnect_until_a_slot_frees() -> None:
+    worker = Worker(1, "a")
+    lease = worker.start(Role.MODEL, "a", "0")
+    worker.pool.closed()
+    assert worker.pool.opened() == []
+    assert (Role.MODEL, "a", 1) in consumed(worker.finish(lease))
+
+
+def test_a_delivery_of_a_former_channel_is_nobodys() -> None:
+    worker = Worker(1, "a")
+    old = worker.live[Source(Role.MODEL, "a")]
+    worker.pool.closed()
+    worker.apply(worker.pool.opened())
+    assert worker.pool.delivered(old, "0") == []
+    assert worker.pool.free == 1
+
+
+def test_a_draining_worker_cancels_all_and_gives_everything_back() -> None:
+    worker = Worker(1, "a")
+    live = dict(worker.live)
+    lease = worker.start(Role.MODEL, "a", "0")
+    worker.delivered(Role.PINNED, "", "1")
+    actions = worker.pool.drain()
+    assert {action.consumer for action in actions if isinstance(action, Cancel)} == set(live.values())
+    assert GiveBack("1", PINNED) in actions
+    assert worker.pool.delivered(live[Source(Role.MODEL, "a")], "2") == [GiveBack("2", Source(Role.MODEL, "a"))]
+    assert worker.finish(lease) == []
+
+
+def test_what_is_in_transit_from_a_removed_models_queue_goes_back() -> None:
+    worker = Worker(1, "a", "b")
+    late = worker.live[Source(Role.MODEL, "b")]
+    assert Cancel(late) in worker.pool.remove(sources("b"))
+    assert worker.pool.delivered(late, "0") == [GiveBack("0", late.source)]
+
+
+def test_a_queue_whose_consumer_the_broker_ended_is_consumed_again_when_it_is_declared() -> None:
+    worker = Worker(1, "a")
+    source = Source(Role.MODEL, "a")
+    lost = worker.live[source]
+    assert worker.pool.consumer_lost(lost)
+    assert not worker.pool.consumer_lost(lost)
+    assert consumed(worker.pool.add([source])) == [(Role.MODEL, "a", 1)]
