@@ -8,6 +8,7 @@ out, take several stop strings, and report usage. LLaVA's do not: they need exac
 they meet it, and go on; so they are given one that no text has, and the client's are looked for here.
 """
 
+import asyncio
 import contextlib
 import logging
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
@@ -33,6 +34,8 @@ _log = logging.getLogger(__name__)
 
 DEFAULT_MAX_TOKENS = 512
 """Where an OpenAI client names no number. Old workers take 256 by themselves; more costs them room for the prompt."""
+LEAVING_TIME = 0.25
+"""Seconds in which a bridge whose worker is away stops taking requests."""
 UNSEEN_STOP = "</s>"
 """The end-of-sequence token of most old models; their workers leave special tokens out of the text."""
 # FastChat: fastchat/constants.py. Its other codes are the worker's own trouble.
@@ -85,6 +88,8 @@ class BridgeEngine:
                     yield chunk
         except UnreachableError as error:
             self._on_unreachable(str(error))
+            # Until the bridge has left the queues, the request would come straight back.
+            await asyncio.sleep(LEAVING_TIME)
             raise Unavailable(str(error)) from error
         except RefusedError as error:
             raise RequestError(str(error)) from error

@@ -110,7 +110,11 @@ class UpstreamHeartbeat(Struct, frozen=True, tag="upstream_heartbeat", tag_field
 
 
 class UpstreamRegistration(Struct, frozen=True, tag="upstream_registration", tag_field=type_tag, omit_defaults=True):
-    """An old HTTP worker registered at one controller; every controller may become its bridge."""
+    """An old HTTP worker registered at one controller; every controller may become its bridge.
+
+    Whoever bridges it says it again from time to time, for controllers that came later; `silent_for` is then for how
+    many seconds the worker itself has not been heard.
+    """
 
     worker: str
     check_heart_beat: bool
@@ -118,6 +122,7 @@ class UpstreamRegistration(Struct, frozen=True, tag="upstream_registration", tag
     speed: float = 1.0
     queue_length: int = 0
     multimodal: bool = False
+    silent_for: float = 0.0
 
 
 FleetMessage = Announce | Heartbeat | Goodbye | Obituary | UpstreamHeartbeat | UpstreamRegistration

@@ -1,0 +1,214 @@
+"""HTTP workers of the old kind, made to look like workers of the broker: registration, heartbeats, who bridges whom.
+
+Every controller knows every HTTP worker, from messages on `fleet`; one of them bridges it. The HTTP surface calls
+`register` and `heartbeat`, `fleet` passes on what the other controllers say. What bridging one means is
+`bridged_worker`'s, when a silent one is dropped is the registry's.
+"""
+
+import asyncio
+import logging
+import ssl
+from collections.abc import Mapping
+from typing import Any
+
+from broker_controller.address_guard import AddressGuard, AdmittedAddress
+from broker_controller.bridge_claims import Claims
+from broker_controller.bridged_worker import STATUS_PATH, BridgeConfig, BridgedWorker, Profile, State
+from broker_controller.controller import Controller
+from broker_controller.links import Links
+from broker_controller.old_worker import CONNECT_TIMEOUT, OldWorker, OldWorkerError
+from broker_controller.registration import WorkerStatus, clamp_queue_length
+from broker_controller.registry import Change
+from broker_controller.watched_clock import WatchedClock
+from broker_wire.messages import UpstreamHeartbeat, UpstreamRegistration
+
+_log = logging.getLogger(__name__)
+
+SWEEP_INTERVAL = 1.0
+"""Seconds between two looks at who has expired."""
+REPEAT_INTERVAL = 10.0
+"""Seconds after which whoever bridges a worker tells controllers that came later of it."""
+
+
+class Bridges:
+    """All HTTP workers that this controller knows. Everything runs on the controller's event loop."""
+
+    def __init__(
+        self, controller: Controller, links: Links, watched: WatchedClock, guard: AddressGuard, config: BridgeConfig
+    ) -> None:
+        """`watched` is the clock that the controller's registry goes by."""
+        self._controller = controller
+        self._links = links
+        self._watched = watched
+        self._guard = guard
+        self._config = config
+        self._tls = ssl.create_default_context()
+        self._workers: dict[str, BridgedWorker] = {}
+        self._tending: asyncio.TaskGroup | None = None
+        self._claims = Claims(links, self._on_reconnected)
+
+    # --- for the HTTP surface
+
+    async def register(
+        self, url: str, check_heart_beat: bool, status: Mapping[str, Any] | None = None, multimodal: bool = False
+    ) -> bool:
+        """An HTTP worker registers, again or for the first time.
+
+        Args:
+            url: its address, and its name from now on.
+            check_heart_beat: whether it is dropped when it is silent.
+            status: its `model_names`, `speed` and `queue_length`; without one it is asked.
+            multimodal: whether its models take images.
+
+        Returns: False where there is no status, or a malformed one, or a worker of the broker has that name.
+        Raises: AddressRefusedError, BadRequestError.
+        """
+        address = await self._guard.admit(url)
+        answer = status or await self._ask_status(address)
+        said = WorkerStatus.from_answer(answer)
+        if said is None:
+            _log.warning("worker not registered, it has no proper status worker=%s", url)
+            return False
+        if not self._controller.register_worker(url, check_heart_beat, answer, multimodal):
+            return False
+        profile = Profile(said.model_names, said.speed, multimodal, check_heart_beat)
+        self._keep(url, profile, address)
+        self._tell_others(url, profile, said.queue_length, silent_for=0.0)
+        self._links.send_fleet(self._key("upstream_heartbeat", url), UpstreamHeartbeat(url, said.queue_length))
+        return True
+
+    def heartbeat(self, url: str, queue_length: float) -> bool:
+        """An HTTP worker lives. False: no controller knows it, and it should register again."""
+        length = clamp_queue_length(queue_length)
+        known = self._controller.receive_heart_beat(url, length)
+        if not known:
+            # A controller that has just started has heard of it from its bridge only.
+            record = self._controller.registry.get(url)
+            known = record is not None and record.bridged
+        if known:
+            self._links.send_fleet(self._key("upstream_heartbeat", url), UpstreamHeartbeat(url, length))
+        return known
+
+    def status(self) -> list[dict[str, Any]]:
+        """What `/status` shows of them."""
+        return [
+            {"worker": worker.url, "state": worker.state.value, "models": list(worker.profile.models)}
+            for worker in self._workers.values()
+        ]
+
+    # --- for the fleet
+
+    def on_upstream_registration(self, message: UpstreamRegistration) -> None:
+        """A controller, perhaps this one, says that an HTTP worker registered there, or that it bridges one."""
+        profile = Profile(message.models, message.speed, message.multimodal, message.check_heart_beat)
+        known = self._workers.get(message.worker)
+        if known is not None and known.profile == profile and not known.dropped:
+            return
+        registry = self._controller.registry
+        if message.check_heart_beat and message.silent_for > registry.expiration:
+            return
+        status = WorkerStatus.from_answer(
+            {"model_names": list(message.models), "speed": message.speed, "queue_length": message.queue_length}
+        )
+        if status is None:
+            return
+        heard_at = self._watched() - message.silent_for
+        change = registry.register_http(message.worker, message.check_heart_beat, status, message.multimodal, heard_at)
+        if change is not Change.IGNORED:
+            self._keep(message.worker, profile, None)
+
+    def on_upstream_heartbeat(self, message: UpstreamHeartbeat) -> None:
+        """A controller, perhaps this one, got an HTTP worker's heartbeat."""
+        self._controller.receive_heart_beat(message.worker, message.queue_length)
+
+    def on_worker_gone(self, name: str) -> None:
+        """A worker of the broker left or was lost. If it was a bridge, somebody has to follow."""
+        worker = self._workers.get(name)
+        if worker is not None and worker.state is State.WATCHING:
+            worker.look_soon()
+
+    # --- the task
+
+    async def run(self) -> None:
+        """Tend all of them until cancelled; then every bridge finishes what runs and says goodbye."""
+        async with asyncio.TaskGroup() as group:
+            self._tending = group
+            try:
+                for worker in self._workers.values():
+                    self._start(group, worker)
+                group.create_task(self._repeat(), name="registrations of bridged workers")
+                while True:
+                    await asyncio.sleep(SWEEP_INTERVAL)
+                    self._sweep()
+            finally:
+                self._tending = None
+
+    def _sweep(self) -> None:
+        """Drop those that the registry has dropped."""
+        for worker in self._workers.values():
+            record = self._controller.registry.get(worker.url)
+            if not worker.dropped and (record is None or record.registration is None):
+                _log.info("HTTP worker dropped worker=%s", worker.url)
+                worker.drop()
+
+    async def _repeat(self) -> None:
+        while True:
+            await asyncio.sleep(REPEAT_INTERVAL)
+            for worker in list(self._workers.values()):
+                record = self._controller.registry.get(worker.url)
+                if worker.state is State.BRIDGING and record is not None and record.registration is not None:
+                    heard = record.registration
+                    silent_for = max(0.0, self._watched() - heard.last_seen)
+                    self._tell_others(worker.url, worker.profile, heard.queue_length, silent_for=silent_for)
+
+    # --- inside
+
+    def _keep(self, url: str, profile: Profile, address: AdmittedAddress | None) -> None:
+        worker = self._workers.get(url)
+        if worker is not None:
+            worker.update(profile, address)
+            return
+        worker = self._workers[url] = BridgedWorker(
+            url, profile, address, claims=self._claims, guard=self._guard, tls=self._tls, config=self._config
+        )
+        if self._tending is not None:
+            self._start(self._tending, worker)
+
+    def _start(self, group: asyncio.TaskGroup, worker: BridgedWorker) -> None:
+        task = group.create_task(worker.tend(), name=f"HTTP worker {worker.url}")
+        task.add_done_callback(lambda task: self._on_tended(worker, task))
+
+    def _on_tended(self, worker: BridgedWorker, task: asyncio.Task[None]) -> None:
+        if self._tending is not None and not worker.dropped and not task.cancelled():
+            # It registered again in the very moment.
+            self._start(self._tending, worker)
+        else:
+            self._workers.pop(worker.url, None)
+
+    async def _ask_status(self, address: AdmittedAddress) -> Mapping[str, Any] | None:
+        try:
+            async with asyncio.timeout(CONNECT_TIMEOUT):
+                answer = await OldWorker(address, self._tls).ask(STATUS_PATH, {})
+        except (OldWorkerError, TimeoutError) as error:
+            _log.warning("worker gives no status worker=%s reason=%s", address.url, error or "no answer in time")
+            return None
+        return answer if isinstance(answer, dict) else None
+
+    def _tell_others(self, url: str, profile: Profile, queue_length: int, *, silent_for: float) -> None:
+        message = UpstreamRegistration(
+            worker=url,
+            check_heart_beat=profile.check_heart_beat,
+            models=profile.models,
+            speed=profile.speed,
+            queue_length=queue_length,
+            multimodal=profile.multimodal,
+            silent_for=silent_for,
+        )
+        self._links.send_fleet(self._key("upstream_registration", url), message)
+
+    def _key(self, kind: str, url: str) -> str:
+        return self._links.topology.fleet_key(kind, url)
+
+    def _on_reconnected(self) -> None:
+        for worker in self._workers.values():
+            worker.look()
