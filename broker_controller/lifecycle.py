@@ -214,7 +214,7 @@ class RequestLife:
                 return self._give_up(WorkerLostError(place))
             case FailureKind.NOT_SERVED:
                 self.answer.next_seq -= 1  # this frame was no part of the answer
-                return self._move("the worker had just stopped serving the model")
+                return self._move(frame.message)
 
     def stale(self, attempt: int) -> bool:
         """Whether a frame of this attempt is to be dropped: fenced, or the request is over."""

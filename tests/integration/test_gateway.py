@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 import pytest
@@ -47,8 +47,7 @@ from broker_wire.messages import (
 )
 from broker_wire.topology import QueueBounds, Topology
 from tests.integration.hand_worker import HandWorker
-
-Eventually = Callable[..., object]
+from tests.waiting import Eventually
 
 
 @asynccontextmanager
@@ -261,7 +260,7 @@ async def test_a_slow_reader_holds_its_own_engine_only(service: ControllerServic
 async def test_a_pinned_request_reaches_that_worker_or_none(
     service: ControllerService, worker: HandWorker, eventually: Eventually
 ) -> None:
-    await eventually(lambda: service.controller.list_models() == ["m"])  # type: ignore[misc]
+    await eventually(lambda: service.controller.list_models() == ["m"])
     await service.gateway.submit(submission(pinned_worker="w1"))
     request, delivery = await worker.take()
     assert request.pinned
@@ -278,7 +277,7 @@ async def test_a_chosen_worker_without_room_leaves_its_request_to_the_model(
         HandWorker(broker_url, topology, "w1", "m") as hand,
     ):
         hand.announce(first=True)
-        await eventually(lambda: service.controller.list_models() == ["m"])  # type: ignore[misc]
+        await eventually(lambda: service.controller.list_models() == ["m"])
         await hand.consume("model")
         await service.gateway.submit(submission())
         _, delivery = await hand.take()
@@ -293,7 +292,7 @@ async def test_what_waits_in_a_models_queue_is_counted(
         hand.announce(first=True)
         for _ in range(3):
             await service.gateway.submit(submission())
-        await eventually(lambda: service.queues.lengths == {"m": 3})  # type: ignore[misc]
+        await eventually(lambda: service.queues.lengths == {"m": 3})
 
 
 # --- the fleet
@@ -305,7 +304,7 @@ async def test_a_controller_that_starts_calls_the_roll_and_learns_the_fleet(
     async with HandWorker(broker_url, topology, "w1", "m") as hand, running_service(broker_url, topology) as service:
         await hand.told(RollCall)
         hand.announce()
-        await eventually(lambda: service.controller.list_models() == ["m"])  # type: ignore[misc]
+        await eventually(lambda: service.controller.list_models() == ["m"])
         refresh = asyncio.create_task(service.fleet.roll_call(15))
         await hand.told(RollCall)
         hand.announce()
@@ -322,21 +321,21 @@ async def test_a_goodbye_and_an_obituary_are_known_at_once(
 ) -> None:
     async with HandWorker(broker_url, topology, "w1", "m") as hand:
         hand.announce(first=True)
-        await eventually(lambda: service.controller.list_models() == ["m"])  # type: ignore[misc]
+        await eventually(lambda: service.controller.list_models() == ["m"])
         hand.say(Goodbye("w1", hand.instance))
-        await eventually(lambda: service.controller.list_models() == [])  # type: ignore[misc]
+        await eventually(lambda: service.controller.list_models() == [])
         hand.announce()
         await hand.make_will()
-        await eventually(lambda: service.controller.list_models() == ["m"])  # type: ignore[misc]
+        await eventually(lambda: service.controller.list_models() == ["m"])
         await hand.die()
-        await eventually(lambda: service.controller.list_models() == [])  # type: ignore[misc]
+        await eventually(lambda: service.controller.list_models() == [])
         assert service.controller.registry.get("w1") is not None
 
 
 async def test_a_worker_of_another_major_version_is_told_and_shown(
     service: ControllerService, worker: HandWorker, eventually: Eventually
 ) -> None:
-    await eventually(lambda: service.controller.list_models() == ["m"])  # type: ignore[misc]
+    await eventually(lambda: service.controller.list_models() == ["m"])
     worker.publish_as_version("2", Announce("w2", worker.instance, protocol="2.0"))
     refuse = await worker.told(Refuse)
     assert isinstance(refuse, Refuse)
@@ -354,7 +353,7 @@ async def test_garbage_is_counted_and_nothing_stops(
     topology = service.links.topology
     worker.publish_bytes(topology.fleet, "announce.w1", body, "announce")
     worker.publish_bytes(topology.replies, service.gateway.controller_id, body, "batch")
-    await eventually(lambda: {"fleet", "replies"} <= service.garbage.counts.keys())  # type: ignore[misc]
+    await eventually(lambda: {"fleet", "replies"} <= service.garbage.counts.keys())
     stream = await service.gateway.submit(submission())
     request, _ = await worker.take()
     worker.reply(
@@ -372,7 +371,7 @@ async def test_nobody_waits_for_ever_for_a_model_whose_workers_have_left(
         HandWorker(broker_url, topology, "w1", "m") as hand,
     ):
         hand.announce(first=True)
-        await eventually(lambda: service.controller.list_models() == ["m"])  # type: ignore[misc]
+        await eventually(lambda: service.controller.list_models() == ["m"])
         hand.say(Goodbye("w1", hand.instance))
         began = time.monotonic()
         stream = await service.gateway.submit(submission())
