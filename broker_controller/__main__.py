@@ -1,0 +1,7 @@
+"""`python -m broker_controller`."""
+
+import sys
+
+from broker_controller.cli import main
+
+sys.exit(main())

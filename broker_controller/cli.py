@@ -1,0 +1,131 @@
+"""The program `broker-controller`: from a command line to a controller that serves."""
+
+import asyncio
+import logging
+import signal
+import sys
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from types import FrameType
+from typing import NoReturn
+
+import uvloop
+from fastapi import FastAPI
+
+from broker_controller import log
+from broker_controller.docker_broker import DockerBrokerError
+from broker_controller.http.app import create_app
+from broker_controller.http.server import ListenError, Server, listen
+from broker_controller.http.services import Services
+from broker_controller.local_broker import NoBrokerError, RunningBroker, local_broker
+from broker_controller.private_node import PrivateNodeError
+from broker_controller.service import ControllerService, ServiceConfig
+from broker_controller.settings import SettingError, Settings, parse
+from broker_wire.amqp.addresses import TLSFiles
+from broker_wire.topology import QueueBounds
+
+_log = logging.getLogger(__name__)
+
+CANNOT_START = 2
+"""Exit code for what cannot be started as it was asked for."""
+FAILED = 1
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Returns the process's exit code."""
+    signal.signal(signal.SIGTERM, _end)
+    try:
+        settings = parse(arguments)
+        log.set_up(settings.log_level)
+        return _serve(settings)
+    except (SettingError, ListenError, NoBrokerError, PrivateNodeError, DockerBrokerError, ValueError) as error:
+        print(f"broker-controller: {error}", file=sys.stderr)  # noqa: T201 - for whoever typed the command
+        return CANNOT_START
+    except KeyboardInterrupt:
+        return 128 + signal.SIGINT
+
+
+def _end(_number: int, _frame: FrameType | None) -> NoReturn:
+    """While nothing serves yet: end in order all the same, so that a broker that was started ends, too."""
+    raise SystemExit(128 + signal.SIGTERM)
+
+
+def _serve(settings: Settings) -> int:
+    """Raises: ListenError, NoBrokerError, PrivateNodeError, ValueError."""
+    sockets = listen(settings.host, settings.port)
+    try:
+        with local_broker(settings.broker_url) as broker:
+            _log.info("broker chosen which=%s", broker.describe())
+            controller = _Controller(settings, broker)
+            url = f"{'https' if settings.ssl_certfile else 'http'}://{settings.host}:{sockets[0].getsockname()[1]}"
+            _log.info("serving url=%s dispatch=%s", url, settings.dispatch_method)
+            with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+                runner.run(controller.server.serve(sockets))
+            return FAILED if controller.crashed else 0
+    finally:
+        for one in sockets:
+            one.close()
+
+
+class _Controller:
+    """The broker's side and the HTTP side of one process."""
+
+    def __init__(self, settings: Settings, broker: RunningBroker) -> None:
+        """Raises: ValueError for a broker's address that cannot be used."""
+        self.crashed = False
+        self._service = ControllerService(_service_config(settings, broker))
+        self._app = create_app(_services(self._service, settings), self._lifespan)
+        self.server = Server(
+            self._app,
+            self._service.gateway,
+            drain_timeout=settings.drain_timeout,
+            certificate=settings.ssl_certfile,
+            key=settings.ssl_keyfile,
+        )
+
+    @asynccontextmanager
+    async def _lifespan(self, _app: FastAPI) -> AsyncIterator[None]:
+        task = asyncio.create_task(self._service.run(), name="service")
+        task.add_done_callback(self._on_service_end)
+        try:
+            yield
+        finally:
+            task.cancel()
+            await asyncio.gather(task, return_exceptions=True)
+
+    def _on_service_end(self, task: "asyncio.Task[None]") -> None:
+        if task.cancelled():
+            return
+        # A part of it has a bug: without it nothing can be answered, so whoever watches processes has to act.
+        self.crashed = True
+        _log.critical("the broker's side has failed, leaving", exc_info=task.exception())
+        self.server.should_exit = True
+
+
+def _service_config(settings: Settings, broker: RunningBroker) -> ServiceConfig:
+    tls = None
+    if settings.broker_ca or settings.broker_cert or settings.broker_key:
+        tls = TLSFiles(settings.broker_ca, settings.broker_cert, settings.broker_key)
+    return ServiceConfig(
+        broker_url=broker.url,
+        tls=tls,
+        prefix=settings.prefix,
+        bounds=QueueBounds(max_length=settings.queue_limit),
+        dispatch_method=settings.dispatch_method,
+        expiration=settings.heartbeat_expiration,
+        check_interval=settings.check_interval,
+        max_inflight_bytes=settings.max_inflight_bytes,
+    )
+
+
+def _services(service: ControllerService, settings: Settings) -> Services:
+    return Services(
+        controller=service.controller,
+        gateway=service.gateway,
+        fleet=service.fleet,
+        links=service.links,
+        queues=service.queues,
+        garbage=service.garbage,
+        settings=settings,
+        bridges=None,
+    )

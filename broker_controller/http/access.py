@@ -1,0 +1,82 @@
+"""Around every request: its `X-Request-Id`, its line in the access log, and the answer to what nobody foresaw."""
+
+import logging
+import re
+import secrets
+import time
+
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from broker_controller.http.call import Call
+from broker_controller.http.errors import answer_for_bug
+
+_access = logging.getLogger("broker_controller.access")
+_log = logging.getLogger(__name__)
+
+_REQUEST_ID = re.compile(rb"[\x21-\x7e]{1,128}")
+_CLIENT_LEFT = 499
+"""What nginx writes where a client left before there was a status."""
+_PROBES = frozenset({"/healthz", "/readyz"})
+"""Asked every few seconds by machines: logged at DEBUG."""
+
+
+class AccessLog:
+    """ASGI middleware. Puts `request_id` into the scope's state."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """One request, or the application's lifespan."""
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        request_id = _request_id(scope)
+        scope.setdefault("state", {})["request_id"] = request_id
+        header = (b"x-request-id", request_id.encode())
+        begun = time.perf_counter()
+        status = _CLIENT_LEFT
+
+        async def send_with_id(message: Message) -> None:
+            nonlocal status
+            if message["type"] == "http.response.start":
+                status = message["status"]
+                message["headers"] = [*message.get("headers", ()), header]
+            await send(message)
+
+        try:
+            await self._app(scope, receive, send_with_id)
+        except Exception:  # whatever we forgot: the client gets a sentence and the log the traceback
+            _log.exception("unforeseen error request=%s path=%s", request_id, _path(scope))
+            if status != _CLIENT_LEFT:
+                raise
+            answer = answer_for_bug(scope["path"], request_id)
+            await Call(scope, receive, send_with_id).respond(answer.status, answer.body, headers=answer.headers)
+        finally:
+            level = logging.DEBUG if scope["path"] in _PROBES else logging.INFO
+            milliseconds = (time.perf_counter() - begun) * 1000
+            _access.log(
+                level,
+                "request id=%s method=%s path=%s status=%d ms=%.1f client=%s",
+                request_id,
+                scope["method"],
+                _path(scope),
+                status,
+                milliseconds,
+                scope["client"][0] if scope.get("client") else "-",
+            )
+
+
+def _request_id(scope: Scope) -> str:
+    """The client's own, if it can stand in a header and a log line; else a new one."""
+    for name, value in scope["headers"]:
+        if name == b"x-request-id" and _REQUEST_ID.fullmatch(value):
+            given: bytes = value
+            return given.decode("ascii")
+    return secrets.token_hex(8)
+
+
+def _path(scope: Scope) -> str:
+    """As it was sent, percent-encoded: one word without control characters."""
+    raw: bytes = scope.get("raw_path") or scope["path"].encode()
+    return raw.partition(b"?")[0].decode("ascii", "backslashreplace")

@@ -1,0 +1,79 @@
+"""Puts the HTTP surfaces together into one application. Called by the command line and by tests."""
+
+from collections.abc import Callable
+from contextlib import AbstractAsyncContextManager
+from importlib import metadata
+
+from fastapi import FastAPI, Request, Response
+from fastapi.exceptions import RequestValidationError
+from starlette.exceptions import HTTPException
+
+from broker_controller.errors import BadRequestError, ServiceError
+from broker_controller.http.access import AccessLog
+from broker_controller.http.errors import ErrorAnswer, answer_for_error, answer_for_status
+from broker_controller.http.llava import llava_routes
+from broker_controller.http.openai import models_router, openai_routes
+from broker_controller.http.operations import operations_router
+from broker_controller.http.services import Services
+from broker_controller.http.worker import worker_routes
+
+Lifespan = Callable[[FastAPI], AbstractAsyncContextManager[None]]
+
+_DESCRIPTION = """\
+One address in front of a fleet of generative-model workers, with RabbitMQ in the middle.
+
+Every answer carries `X-Request-Id`: the client's own, or a new one. It is in the logs of the controller and the worker.
+"""
+
+
+def create_app(services: Services, lifespan: Lifespan | None = None) -> FastAPI:
+    """The whole application; `lifespan` runs what has to run beside it."""
+    app = FastAPI(
+        title="broker-controller",
+        description=_DESCRIPTION,
+        version=_version(),
+        lifespan=lifespan,
+        redirect_slashes=False,
+    )
+    app.router.routes += [*openai_routes(services), *llava_routes(services), *worker_routes(services)]
+    app.include_router(models_router(services))
+    app.include_router(operations_router(services))
+    app.exception_handler(ServiceError)(_on_service_error)
+    app.exception_handler(RequestValidationError)(_on_invalid_parameter)
+    app.exception_handler(HTTPException)(_on_http_error)
+    app.add_middleware(AccessLog)
+    return app
+
+
+async def _on_service_error(request: Request, error: ServiceError) -> Response:
+    return _response(answer_for_error(request.url.path, error))
+
+
+async def _on_invalid_parameter(request: Request, error: RequestValidationError) -> Response:
+    first = error.errors()[0]
+    place = ".".join(str(part) for part in first["loc"])
+    return _response(answer_for_error(request.url.path, BadRequestError(f"{place} is not right: {first['msg']}")))
+
+
+async def _on_http_error(request: Request, error: HTTPException) -> Response:
+    path = request.url.path
+    sentences = {
+        404: f"there is nothing at {path}: see /docs for what there is",
+        405: f"{path} does not take {request.method}: see /docs for what it takes",
+    }
+    sentence = sentences.get(error.status_code, str(error.detail))
+    headers = tuple((name.lower().encode(), value.encode()) for name, value in (error.headers or {}).items())
+    return _response(answer_for_status(path, error.status_code, sentence, headers))
+
+
+def _response(answer: ErrorAnswer) -> Response:
+    response = Response(answer.body, answer.status, media_type="application/json")
+    response.raw_headers += answer.headers
+    return response
+
+
+def _version() -> str:
+    try:
+        return metadata.version("broker-controller")
+    except metadata.PackageNotFoundError:  # run from its sources
+        return "0"

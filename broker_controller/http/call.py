@@ -1,0 +1,145 @@
+"""One HTTP request and the way to answer it, straight on ASGI.
+
+A framework's request and streaming response cost more than all else that happens to a chunk; what is hot is written
+on this instead. Used by `routes` and every surface; it knows no protocol above HTTP.
+"""
+
+import asyncio
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from typing import Any, cast
+
+import msgspec
+from starlette.types import Receive, Scope, Send
+
+from broker_controller.errors import BadRequestError, RequestTooLargeError
+
+Header = tuple[bytes, bytes]
+
+BODY_TIMEOUT = 60.0
+"""Seconds in which a request's body has to be here."""
+
+JSON = b"application/json"
+
+
+class ClientLeftError(Exception):
+    """The client closed the connection before its request was complete."""
+
+
+class Call:
+    """One request. `request_id` is the client's `X-Request-Id` or ours; `started` once a status was sent."""
+
+    __slots__ = ("_send", "receive", "request_id", "scope", "started")
+
+    def __init__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        self.scope = scope
+        self.receive = receive
+        self.request_id: str = scope["state"]["request_id"]
+        self.started = False
+        self._send = send
+
+    @property
+    def path(self) -> str:
+        """The path asked for."""
+        path: str = self.scope["path"]
+        return path
+
+    def path_parameter(self, name: str) -> str:
+        """A part of the path that the route names."""
+        value: str = self.scope["path_params"][name]
+        return value
+
+    def header(self, name: bytes) -> bytes | None:
+        """The first header of this lower-case name."""
+        headers: Iterable[Header] = self.scope["headers"]
+        for key, value in headers:
+            if key == name:
+                return value
+        return None
+
+    async def read_body(self, limit: int) -> bytes:
+        """The whole body, of `limit` bytes at most. What is announced as too large is not read at all.
+
+        Raises: RequestTooLargeError, BadRequestError, ClientLeftError.
+        """
+        self._check_announced_size(limit)
+        try:
+            async with asyncio.timeout(BODY_TIMEOUT):
+                return await self._receive_body(limit)
+        except TimeoutError as error:
+            raise BadRequestError(f"the body of the request was not here after {BODY_TIMEOUT:.0f} s") from error
+
+    async def respond(
+        self, status: int, body: bytes, content_type: bytes = JSON, headers: Iterable[Header] = ()
+    ) -> None:
+        """Answer with a whole body."""
+        length = (b"content-length", b"%d" % len(body))
+        await self.start(status, [(b"content-type", content_type), length, *headers])
+        await self.write(body, last=True)
+
+    async def respond_json(self, answer: Any, headers: Iterable[Header] = ()) -> None:
+        """Answer 200 with JSON."""
+        await self.respond(200, msgspec.json.encode(answer), headers=headers)
+
+    async def start(self, status: int, headers: list[Header]) -> None:
+        """Send the status and headers of an answer that `write` goes on with."""
+        self.started = True
+        await self._send({"type": "http.response.start", "status": status, "headers": headers})
+
+    async def write(self, data: bytes, *, last: bool = False) -> None:
+        """Send a part of the answer; waits while the client reads too slowly."""
+        await self._send({"type": "http.response.body", "body": data, "more_body": not last})
+
+    def _check_announced_size(self, limit: int) -> None:
+        announced = self.header(b"content-length")
+        # What is no number never comes so far: the server refuses it.
+        if announced is not None and announced.isdigit() and int(announced) > limit:
+            raise _too_large(int(announced), limit)
+
+    async def _receive_body(self, limit: int) -> bytes:
+        parts: list[bytes] = []
+        size = 0
+        while True:
+            message = await self.receive()
+            if message["type"] == "http.disconnect":
+                raise ClientLeftError
+            part: bytes = message.get("body", b"")
+            size += len(part)
+            if size > limit:
+                raise _too_large(size, limit)
+            parts.append(part)
+            if not message.get("more_body", False):
+                return parts[0] if len(parts) == 1 else b"".join(parts)
+
+    @contextmanager
+    def ended_by_client(self) -> Iterator[None]:
+        """What runs inside ends, quietly, when the client leaves. The request's body has to be read before."""
+        task = cast("asyncio.Task[object]", asyncio.current_task())
+        left = False
+
+        def leave(_: "asyncio.Task[None]") -> None:
+            nonlocal left
+            left = True
+            task.cancel()
+
+        watch = asyncio.create_task(self._client_leaves())
+        watch.add_done_callback(leave)
+        try:
+            yield
+        except asyncio.CancelledError:
+            if not left:
+                raise
+            task.uncancel()
+        finally:
+            watch.remove_done_callback(leave)
+            watch.cancel()
+
+    async def _client_leaves(self) -> None:
+        while (await self.receive())["type"] != "http.disconnect":
+            pass
+
+
+def _too_large(size: int, limit: int) -> RequestTooLargeError:
+    return RequestTooLargeError(
+        f"the body has {size} bytes or more, {limit} can be taken: send less, or smaller images"
+    )

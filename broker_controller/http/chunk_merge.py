@@ -1,0 +1,60 @@
+"""Makes one answer of an OpenAI-compatible engine's stream chunks, fields that nobody here knows included."""
+
+from collections.abc import Sequence
+from typing import Any
+
+_REPEATED = frozenset({"role", "id", "type", "name", "finish_reason"})
+"""Texts that a later chunk says again or sets; every other text goes on where the last chunk's ended."""
+
+
+def is_chunk(answer: dict[str, Any]) -> bool:
+    """A part of a stream, not a whole answer."""
+    choices = answer.get("choices") or [{}]
+    return str(answer.get("object", "")).endswith(".chunk") or "delta" in choices[0]
+
+
+def merge_chunks(kind: str, chunks: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """The whole answer; `kind` is what its `object` says.
+
+    Raises: TypeError, AttributeError, KeyError for what are no chunks.
+    """
+    answer: dict[str, Any] = {}
+    choices: dict[int, dict[str, Any]] = {}
+    for chunk in chunks:
+        answer |= {key: value for key, value in chunk.items() if key != "choices" and value is not None}
+        for choice in chunk.get("choices") or []:
+            _grow(choices.setdefault(choice["index"], {}), choice)
+    for choice in choices.values():
+        if "delta" in choice:
+            choice["message"] = choice.pop("delta")
+    return answer | {"object": kind, "choices": [choices[index] for index in sorted(choices)]}
+
+
+def _grow(whole: dict[str, Any], news: dict[str, Any]) -> None:
+    for key, value in news.items():
+        if isinstance(value, dict):
+            known = whole.get(key)
+            whole[key] = known = known if isinstance(known, dict) else {}
+            _grow(known, value)
+        elif isinstance(value, list):
+            known = whole.get(key)
+            whole[key] = known = known if isinstance(known, list) else []
+            _grow_list(known, value)
+        elif isinstance(value, str) and isinstance(whole.get(key), str) and key not in _REPEATED:
+            whole[key] += value
+        elif value is not None:
+            whole[key] = value
+        else:
+            whole.setdefault(key, None)
+
+
+def _grow_list(whole: list[Any], news: list[Any]) -> None:
+    """Entries with an index (tool calls) grow; others (logprobs) are added."""
+    for entry in news:
+        index = entry.get("index") if isinstance(entry, dict) else None
+        known = next((old for old in whole if index is not None and old.get("index") == index), None)
+        if known is None:
+            known = {}
+            whole.append(known if isinstance(entry, dict) else entry)
+        if isinstance(entry, dict):
+            _grow(known, entry)

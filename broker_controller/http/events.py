@@ -1,0 +1,114 @@
+"""OpenAI's streams as server-sent events: `data: <chunk>` and an empty line each, `[DONE]` at the end.
+
+What is the same in all chunks of an answer is put together once; for a chunk of plain text only its text is encoded.
+"""
+
+import secrets
+import time
+from collections.abc import Sequence
+
+import msgspec
+
+from broker_controller.errors import ServiceError
+from broker_controller.http.errors import openai_error
+from broker_controller.http.shapes import Shape
+from broker_wire.messages import End, Piece, Usage
+
+_encode = msgspec.json.Encoder().encode
+
+DONE = b"data: [DONE]\n\n"
+HOLD = 5.0
+"""Seconds for which the status waits for a worker: longer, and a proxy or client may think nobody is here."""
+
+
+class EventWriter:
+    """Writes one answer. `include_usage` as in the client's `stream_options`."""
+
+    content_type = b"text/event-stream; charset=utf-8"
+    hold = HOLD
+    keepalive = b": waiting\n\n"
+    bytes_per_second = None
+
+    def __init__(self, shape: Shape, model: str, *, include_usage: bool) -> None:
+        head = {
+            "id": shape.id_prefix + secrets.token_hex(12),
+            "object": shape.chunk_kind,
+            "created": int(time.time()),
+            "model": model,
+        }
+        self._shape = shape
+        self._head = b"data: " + _encode(head)[:-1] + b',"choices":['
+        self._include_usage = include_usage
+        self._tail = b'],"usage":null}\n\n' if include_usage else b"]}\n\n"
+        self._before_text = self._head + b'{"index":0,' + shape.before
+        self._after_text = shape.after + b',"finish_reason":null}' + self._tail
+        self._open: set[int] = set()
+        """Choices that have begun and not ended."""
+        self._ended: set[int] = set()
+        self._foreign = False
+        """The engine writes the chunks itself: role, end and usage are in its own."""
+
+    def encode(self, items: Sequence[str | Piece | End]) -> bytes:
+        """One event for each chunk: clients count them."""
+        parts: list[bytes] = []
+        before, after = self._before_text, self._after_text
+        for item in items:
+            if type(item) is str:
+                if 0 not in self._open:
+                    self._begin(0, parts)
+                parts += (before, _encode(item), after)
+            elif type(item) is Piece:
+                self._add_piece(item, parts)
+            elif type(item) is End:
+                self._add_end(item, parts)
+        return b"".join(parts)
+
+    def fail(self, error: ServiceError) -> bytes:
+        """An event that clients raise as an exception; then the end, for those that wait for it."""
+        return b"data: " + openai_error(error) + b"\n\n" + DONE
+
+    def _begin(self, index: int, parts: list[bytes]) -> None:
+        self._open.add(index)
+        if self._shape.opening:
+            parts.append(self._event(index, self._shape.opening, None, None))
+
+    def _add_piece(self, piece: Piece, parts: list[bytes]) -> None:
+        if piece.payload is not None:
+            self._foreign = True
+            # A line break between two tokens of JSON is legal there, and would end the event here.
+            parts += (b"data: ", piece.payload.replace(b"\r", b" ").replace(b"\n", b" "), b"\n\n")
+            return
+        if piece.index not in self._open:
+            self._begin(piece.index, parts)
+        # Text that is with the client cannot be taken back: of a `replace_from` only the new text can be sent.
+        content = self._shape.before + _encode(piece.text) + self._shape.after if piece.text else self._shape.empty
+        parts.append(self._event(piece.index, content, piece.logprobs, piece.finish_reason))
+        if piece.finish_reason is not None:
+            self._ended.add(piece.index)
+
+    def _add_end(self, end: End, parts: list[bytes]) -> None:
+        if not self._foreign:
+            if not self._open:
+                self._begin(0, parts)
+            unended = sorted(self._open - self._ended)
+            parts += [self._event(index, self._shape.empty, None, end.finish_reason) for index in unended]
+            if self._include_usage and end.usage is not None:
+                parts += (self._head, b'],"usage":', usage_json(end.usage), b"}\n\n")
+        parts.append(DONE)
+
+    def _event(self, index: int, content: bytes, logprobs: bytes | None, finish_reason: str | None) -> bytes:
+        measured = b"" if logprobs is None else b',"logprobs":' + logprobs
+        return b'%b{"index":%d,%b%b,"finish_reason":%b}%b' % (
+            self._head,
+            index,
+            content,
+            measured,
+            _encode(finish_reason),
+            self._tail,
+        )
+
+
+def usage_json(usage: Usage) -> bytes:
+    """Token counts, as OpenAI and FastChat write them."""
+    prompt, completion = usage.prompt_tokens, usage.completion_tokens
+    return b'{"prompt_tokens":%d,"completion_tokens":%d,"total_tokens":%d}' % (prompt, completion, prompt + completion)

@@ -1,0 +1,109 @@
+"""The controller protocol of LLaVA and FastChat, as their clients and workers speak it.
+
+The parts that generate are in `generate`, those for a certain worker in `worker`.
+"""
+
+from functools import partial
+
+from broker_controller.dispatch import DispatchMethod
+from broker_controller.errors import AddressRefusedError, BadRequestError
+from broker_controller.http import documentation as docs
+from broker_controller.http.bodies import BodyReader, HeartBeatBody, ModelBody, RegistrationBody
+from broker_controller.http.call import Call
+from broker_controller.http.errors import cumulative_style, detail_style
+from broker_controller.http.generate import generate, generate_stream
+from broker_controller.http.routes import CallRoute
+from broker_controller.http.services import Services
+from broker_wire.errors import NameRefusedError
+
+TAG = "Controller (LLaVA, FastChat)"
+
+_registration = BodyReader(RegistrationBody)
+_heart_beat = BodyReader(HeartBeatBody)
+_model = BodyReader(ModelBody)
+
+
+def llava_routes(services: Services) -> list[CallRoute]:
+    """All POST routes of the protocol."""
+    surface = _Surface(services)
+    route = partial(CallRoute, style=detail_style, tag=TAG)
+    generating = partial(CallRoute, style=cumulative_style, tag=TAG)
+    return [
+        generating("/worker_generate_stream", partial(generate_stream, services), docs=docs.GENERATE_STREAM),
+        generating("/worker_generate", partial(generate, services), docs=docs.GENERATE),
+        route("/worker_get_status", surface.get_status, docs=docs.GET_STATUS),
+        route("/register_worker", surface.register_worker, docs=docs.REGISTER_WORKER),
+        route("/refresh_all_workers", surface.refresh_all_workers, docs=docs.REFRESH_ALL_WORKERS),
+        route("/list_models", surface.list_models, docs=docs.LIST_MODELS),
+        route("/list_multimodal_models", surface.list_multimodal_models, docs=docs.LIST_MULTIMODAL_MODELS),
+        route("/list_language_models", surface.list_language_models, docs=docs.LIST_LANGUAGE_MODELS),
+        route("/get_worker_address", surface.get_worker_address, docs=docs.GET_WORKER_ADDRESS),
+        route("/receive_heart_beat", surface.receive_heart_beat, docs=docs.RECEIVE_HEART_BEAT),
+    ]
+
+
+class _Surface:
+    def __init__(self, services: Services) -> None:
+        self._services = services
+        self._controller = services.controller
+
+    async def register_worker(self, call: Call) -> None:
+        asked = _registration.read(await self._services.read_body(call))
+        bridges = self._services.bridges
+        if bridges is None:
+            raise AddressRefusedError("this controller takes no workers that register over HTTP")
+        try:
+            await bridges.register(
+                asked.worker_name, asked.check_heart_beat, asked.worker_status, asked.multimodal or False
+            )
+        except NameRefusedError as error:
+            raise BadRequestError(str(error)) from error
+        # As LLaVA does, also where the worker gave no status: it finds out by its next heartbeat.
+        await call.respond_json(None)
+
+    async def receive_heart_beat(self, call: Call) -> None:
+        asked = _heart_beat.read(await self._services.read_body(call))
+        bridges = self._services.bridges
+        exists = bridges is not None and bridges.heartbeat(asked.worker_name, int(asked.queue_length))
+        await call.respond_json({"exist": exists})
+
+    async def refresh_all_workers(self, call: Call) -> None:
+        await self._services.fleet.roll_call()
+        await call.respond_json(None)
+
+    async def list_models(self, call: Call) -> None:
+        await call.respond_json({"models": self._controller.list_models()})
+
+    async def list_multimodal_models(self, call: Call) -> None:
+        await call.respond_json({"models": self._controller.list_multimodal_models()})
+
+    async def list_language_models(self, call: Call) -> None:
+        await call.respond_json({"models": self._controller.list_language_models()})
+
+    async def get_worker_address(self, call: Call) -> None:
+        model = _model.read(await self._services.read_body(call)).model
+        await call.respond_json({"address": self._address_for(call, model)})
+
+    async def get_status(self, call: Call) -> None:
+        status = self._controller.worker_api_get_status()
+        await call.respond_json(status | {"queue_length": status["queue_length"] + self._services.queues.waiting})
+
+    def _address_for(self, call: Call, model: str) -> str:
+        public_url = self._services.settings.public_url or _own_url(call)
+        if self._controller.dispatch_method is DispatchMethod.QUEUE:
+            # This controller speaks the worker protocol for the model: old clients get the first free slot, too.
+            return public_url if model in self._controller.registry.models() else ""
+        name = self._controller.get_worker_address(model)
+        record = self._controller.registry.get(name)
+        if record is None:
+            return ""
+        return record.address or f"{public_url}/worker/{name}"
+
+
+def _own_url(call: Call) -> str:
+    """Where the client found us, a proxy's forwarded scheme included."""
+    host = call.header(b"host")
+    if host is None:
+        address, port = call.scope["server"]
+        return f"{call.scope['scheme']}://{address}:{port}"
+    return f"{call.scope['scheme']}://{host.decode('latin-1')}"

@@ -1,0 +1,101 @@
+"""For whoever runs the controller: does the process live, can it take requests, what is going on."""
+
+from typing import Any
+
+import msgspec
+from fastapi import APIRouter, Response
+
+from broker_controller.http import documentation as docs
+from broker_controller.http.services import Services
+from broker_controller.worker_record import RecordState
+
+TAG = "Operations"
+
+
+def operations_router(services: Services) -> APIRouter:
+    """The GET routes, LLaVA's `/test_connection` included."""
+    router = APIRouter(tags=[TAG])
+
+    @router.get("/healthz", openapi_extra=docs.HEALTHZ)
+    async def healthz() -> Response:
+        """The process lives. It says nothing about the broker: restarting the controller would not help there."""
+        return _json(200, {"status": "ok"})
+
+    @router.get("/readyz", openapi_extra=docs.READYZ)
+    async def readyz() -> Response:
+        """Requests can be taken: the broker is connected and the fleet is known. Else 503, with the reasons."""
+        reasons = not_ready(services)
+        return _json(503 if reasons else 200, {"ready": not reasons, "reasons": reasons})
+
+    @router.get("/status", openapi_extra=docs.STATUS)
+    async def status() -> Response:
+        """Workers, models with the requests that wait for each, streams, broker, garbage."""
+        return _json(200, _status(services))
+
+    @router.get("/test_connection", openapi_extra=docs.TEST_CONNECTION)
+    async def test_connection() -> Response:
+        """FastChat's: a string."""
+        return _json(200, "success")
+
+    return router
+
+
+def not_ready(services: Services) -> list[str]:
+    """Sentences about why no request can be taken now; [] when it can."""
+    problem = services.links.problem
+    reasons = [problem] if problem else []
+    if not services.fleet.ready:
+        reasons.append("the workers have not been asked who they are yet")
+    if not reasons and not services.gateway.ready:
+        reasons.append("this controller is about to leave")
+    return reasons
+
+
+def _status(services: Services) -> dict[str, Any]:
+    links = services.links
+    reasons = not_ready(services)
+    return {
+        "controller": {
+            "id": services.gateway.controller_id,
+            "dispatch_method": services.controller.dispatch_method,
+            "ready": not reasons,
+            "reasons": reasons,
+        },
+        "broker": {
+            "connected": links.up,
+            "blocked": links.blocked,
+            "problem": links.problem or None,
+            "version": ".".join(map(str, links.server_version)) or None,
+        },
+        "workers": _workers(services),
+        "models": _models(services),
+        "streams": services.gateway.status(),
+        "garbage": dict(services.garbage.counts),
+    }
+
+
+def _workers(services: Services) -> list[Any]:
+    now = services.gateway.watched()
+    return [record.view(now) for record in services.controller.registry.workers()]
+
+
+def _models(services: Services) -> list[dict[str, Any]]:
+    waiting = services.queues.lengths
+    records = services.controller.registry.workers()
+    models = []
+    for name in sorted(services.controller.registry.models() | waiting.keys()):
+        ready = [record for record in records if record.state is RecordState.READY and name in record.model_names]
+        models.append(
+            {
+                "name": name,
+                "workers": len(ready),
+                "slots": sum(record.slots for record in ready),
+                "free": sum(record.reported.free for record in ready),
+                "queue_length": waiting.get(name, 0),
+            }
+        )
+    return models
+
+
+def _json(status: int, answer: object) -> Response:
+    return Response(msgspec.json.encode(answer), status, media_type="application/json")

@@ -1,0 +1,162 @@
+"""Serves the application: the listening sockets, uvicorn's settings, and leaving in order.
+
+Called by the command line. It knows the gateway only as something to take leave of.
+"""
+
+import asyncio
+import errno
+import logging
+import signal
+import socket
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+
+import uvicorn
+from starlette.types import ASGIApp
+
+from broker_controller.errors import ShuttingDownError
+from broker_controller.gateway import Gateway
+
+_log = logging.getLogger(__name__)
+
+BACKLOG = 2048
+KEEP_ALIVE = 75
+"""Seconds that an idle connection stays open: longer than common proxies and pools keep theirs."""
+LAST_WORDS = 5.0
+"""Seconds, after the time to drain, for the errors that end the remaining answers."""
+
+
+class ListenError(Exception):
+    """The address cannot be listened on; the text says why and what to do."""
+
+
+def listen(host: str, port: int) -> list[socket.socket]:
+    """One socket for each address of `host`; port 0 takes a free one, the same for all.
+
+    Raises: ListenError.
+    """
+    with ExitStack() as opened:
+        sockets: list[socket.socket] = []
+        missing: OSError | None = None
+        for family, address in _addresses(host, port):
+            try:
+                one = opened.enter_context(_listen_on(family, (address, port)))
+            except OSError as error:
+                # `localhost` is two addresses also where there is no IPv6.
+                if error.errno not in (errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT):
+                    raise ListenError(_sentence(host, port, error)) from error
+                missing = error
+                continue
+            sockets.append(one)
+            port = one.getsockname()[1]
+        if not sockets:
+            raise ListenError(_sentence(host, port, missing)) from missing
+        opened.pop_all()
+        return sockets
+
+
+def _addresses(host: str, port: int) -> list[tuple[socket.AddressFamily, str]]:
+    try:
+        found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+    except (OSError, UnicodeError) as error:
+        raise ListenError(f"cannot listen on {host}: the name does not resolve ({error})") from error
+    families = (socket.AF_INET, socket.AF_INET6)
+    return list(dict.fromkeys((entry[0], str(entry[4][0])) for entry in found if entry[0] in families))
+
+
+def _listen_on(family: socket.AddressFamily, address: tuple[str, int]) -> socket.socket:
+    with ExitStack() as opened:
+        one = opened.enter_context(socket.socket(family, socket.SOCK_STREAM))
+        one.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if family is socket.AF_INET6:
+            one.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+        one.bind(address)
+        one.listen(BACKLOG)
+        one.setblocking(False)
+        opened.pop_all()
+        return one
+
+
+def _sentence(host: str, port: int, error: OSError | None) -> str:
+    match error.errno if error is not None else None:
+        case errno.EADDRINUSE:
+            return f"port {port} on {host} is taken by another program: end that one, or choose another with --port"
+        case errno.EACCES:
+            return f"port {port} on {host} may not be used by this user: choose one above 1023 with --port"
+        case _:
+            return f"cannot listen on {host}, port {port}: {error or 'it has no address of this machine'}"
+
+
+class Server(uvicorn.Server):
+    """uvicorn, leaving in order: nothing new, then the time to drain, then errors for whoever still waits."""
+
+    def __init__(
+        self,
+        app: ASGIApp,
+        gateway: Gateway,
+        *,
+        drain_timeout: float,
+        certificate: Path | None = None,
+        key: Path | None = None,
+    ) -> None:
+        super().__init__(
+            uvicorn.Config(
+                app,
+                loop="uvloop",
+                http="httptools",
+                ws="none",
+                lifespan="on",
+                log_config=None,
+                access_log=False,
+                server_header=False,
+                backlog=BACKLOG,
+                timeout_keep_alive=KEEP_ALIVE,
+                timeout_graceful_shutdown=int(drain_timeout + LAST_WORDS) + 1,
+                ssl_certfile=certificate,
+                ssl_keyfile=key,
+            )
+        )
+        self._gateway = gateway
+        self._drain_timeout = drain_timeout
+
+    def leave(self) -> None:
+        """Stop serving, in order; asked for a second time, at once."""
+        if self.should_exit:
+            self.force_exit = True
+        else:
+            _log.info("leaving streams=%d", len(self._gateway.streams))
+            self._gateway.leave()
+            self.should_exit = True
+
+    @contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        """SIGTERM and SIGINT make it leave. Unlike uvicorn's own, they are not raised again at the end."""
+        loop = asyncio.get_running_loop()
+        signals = (signal.SIGINT, signal.SIGTERM)
+        before = [signal.getsignal(number) for number in signals]
+        for number in signals:
+            loop.add_signal_handler(number, self.leave)
+        try:
+            yield
+        finally:
+            for number, handler in zip(signals, before, strict=True):
+                loop.remove_signal_handler(number)
+                signal.signal(number, handler)
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """As uvicorn's, and answers that take longer than the time to drain end with a sentence."""
+        self._gateway.leave()
+        timer = asyncio.get_running_loop().call_later(self._drain_timeout, self._end_streams)
+        try:
+            await super().shutdown(sockets)
+        finally:
+            timer.cancel()
+
+    def _end_streams(self) -> None:
+        streams = list(self._gateway.streams.values())
+        _log.warning("answers cut off, the time to drain is up streams=%d", len(streams))
+        for stream in streams:
+            error = ShuttingDownError(f"request {stream.request_id}: this controller has shut down; ask another one")
+            stream.cancel()
+            stream.fail(error)

@@ -1,0 +1,60 @@
+"""The parts of one controller that the HTTP surfaces use."""
+
+from typing import Any, Protocol
+
+from msgspec import Struct
+
+from broker_controller.controller import Controller
+from broker_controller.fleet import Fleet
+from broker_controller.gateway import Gateway, Submission
+from broker_controller.http.call import Call
+from broker_controller.links import Links
+from broker_controller.queue_watch import QueueWatch
+from broker_controller.settings import Settings
+from broker_controller.streams import GenerationStream
+from broker_wire.garbage import GarbageBin
+from broker_wire.messages import Operation
+
+
+class Bridges(Protocol):
+    """Workers of the old kind, at HTTP addresses."""
+
+    async def register(self, url: str, check_heart_beat: bool, status: dict[str, Any] | None, multimodal: bool) -> bool:
+        """False where the worker gives no status. Raises: AddressRefusedError, NameRefusedError."""
+
+    def heartbeat(self, url: str, queue_length: int) -> bool:
+        """False where it should register again."""
+
+
+class Services(Struct, frozen=True):
+    """What a surface may ask and tell."""
+
+    controller: Controller
+    gateway: Gateway
+    fleet: Fleet
+    links: Links
+    queues: QueueWatch
+    garbage: GarbageBin
+    settings: Settings
+    bridges: Bridges | None
+
+    async def read_body(self, call: Call) -> bytes:
+        """Raises: RequestTooLargeError, BadRequestError, ClientLeftError."""
+        return await call.read_body(self.settings.max_body_bytes)
+
+    async def submit(
+        self, call: Call, model: str, operation: Operation, body: bytes, worker: str | None = None
+    ) -> GenerationStream:
+        """Send a request on its way, to `worker` alone if one is named.
+
+        Raises: ServiceError.
+        """
+        submission = Submission(
+            model=model,
+            operation=operation,
+            body=body,
+            request_id=call.request_id,
+            timeout=self.settings.request_timeout,
+            pinned_worker=worker,
+        )
+        return await self.gateway.submit(submission)

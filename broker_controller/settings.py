@@ -1,0 +1,242 @@
+"""The command line of `broker-controller`: what can be set, in words for `--help`, and by environment variables.
+
+Used by `cli`; the result is read by whoever needs a value. It parses and checks, and starts nothing.
+"""
+
+import argparse
+import math
+import os
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, NoReturn, TypeVar
+from urllib.parse import urlsplit
+
+from msgspec import Struct
+
+from broker_controller.address_guard import LOOPBACK, Network, parse_networks
+from broker_controller.dispatch import DispatchMethod
+from broker_controller.log import LEVELS
+from broker_wire.topology import QueueBounds, Topology
+
+ENVIRONMENT_PREFIX = "BROKER_CONTROLLER_"
+
+MAX_SECONDS = 366 * 24 * 3600.0
+
+# RabbitMQ 4.0: max_message_size is 16 MiB; the rest is for what we put around a body.
+MAX_BODY_BYTES = 16 * 1024 * 1024 - 64 * 1024
+
+_EPILOG = f"""\
+Every option has an environment variable: --broker-url is {ENVIRONMENT_PREFIX}BROKER_URL, and so on. An option wins
+over its variable.
+
+SIGTERM or Ctrl-C: nothing new is accepted, the answers that run are finished. A second one ends the process at once."""
+
+
+_DISPATCH_HELP = """\
+queue: whoever has a free slot; lottery: by lot, weighted by speed;
+shortest_queue: the least load for its speed ({})"""
+
+
+class SettingError(Exception):
+    """An option or variable cannot be used; the text says which and why."""
+
+
+class Settings(Struct, frozen=True):
+    """Everything that can be set. Seconds and bytes; `--help` says what each is for."""
+
+    host: str = "localhost"
+    port: int = 21001
+    public_url: str | None = None
+    ssl_certfile: Path | None = None
+    ssl_keyfile: Path | None = None
+    drain_timeout: float = 30.0
+    broker_url: str | None = None
+    broker_ca: Path | None = None
+    broker_cert: Path | None = None
+    broker_key: Path | None = None
+    prefix: str = "bc"
+    dispatch_method: DispatchMethod = DispatchMethod.QUEUE
+    heartbeat_expiration: float = 90.0
+    check_interval: float = 30.0
+    request_timeout: float = 600.0
+    queue_limit: int = QueueBounds().max_length
+    max_body_bytes: int = MAX_BODY_BYTES
+    max_inflight_bytes: int = 1024 * 1024 * 1024
+    allow_http_workers: tuple[Network, ...] = LOOPBACK
+    http_worker_slots: int = 5
+    log_level: str = "info"
+
+
+def parse(arguments: Sequence[str] | None = None, environment: Mapping[str, str] = os.environ) -> Settings:
+    """Read the command line (the process's own by default) and the environment.
+
+    Raises: SettingError; SystemExit after `--help`.
+    """
+    options = _Options(environment)
+    _declare(options)
+    given = options.from_environment | vars(options.parser.parse_args(arguments))
+    if "broker_url" not in given and environment.get("AMQP_URL"):
+        given["broker_url"] = environment["AMQP_URL"]
+    if given.get("ssl_keyfile") and not given.get("ssl_certfile"):
+        raise SettingError("--ssl-keyfile is given without --ssl-certfile: HTTPS needs the certificate, too")
+    if "allow_http_workers" in given:
+        given["allow_http_workers"] = tuple(given["allow_http_workers"])
+    return Settings(**given)
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        """One sentence, where argparse would print the whole usage before it."""
+        raise SettingError(message)
+
+
+class _Options:
+    """The parser, its headings and options, and what the environment says to them."""
+
+    def __init__(self, environment: Mapping[str, str]) -> None:
+        self.parser = _Parser(
+            prog="broker-controller",
+            usage="%(prog)s [options]",
+            description="One HTTP address in front of a fleet of generative-model workers, with RabbitMQ between.",
+            epilog=_EPILOG,
+            formatter_class=argparse.RawTextHelpFormatter,
+            allow_abbrev=False,
+        )
+        self.from_environment: dict[str, Any] = {}
+        self._environment = environment
+        self._group = self.parser.add_argument_group()
+
+    def begin(self, title: str) -> None:
+        """The next options are under this heading."""
+        self._group = self.parser.add_argument_group(title)
+
+    def add(self, option: str, convert: Callable[[str], Any], metavar: str, text: str, action: str = "store") -> None:
+        """An option and its variable. What is given in neither is left out: `Settings` has the defaults."""
+        name = option.removeprefix("--").replace("-", "_")
+        variable = ENVIRONMENT_PREFIX + name.upper()
+        if value := self._environment.get(variable):
+            try:
+                self.from_environment[name] = convert(value)
+            except ValueError as error:
+                raise SettingError(f"{variable}: {error}") from error
+        self._group.add_argument(
+            option,
+            dest=name,
+            action=action,
+            default=argparse.SUPPRESS,
+            type=_for_argparse(convert),
+            metavar=metavar,
+            help=text,
+        )
+
+
+def _declare(options: _Options) -> None:
+    """All of them, in the order of `--help`; what is in brackets there is the default."""
+    default = Settings()
+    add = options.add
+
+    options.begin("Serving")
+    add("--host", str, "HOST", f"name or address to listen on ({default.host})")
+    add("--port", _port, "PORT", f"TCP port; 0 takes a free one ({default.port})")
+    add("--public-url", _url, "URL", "what clients reach us by (as each client calls us)")
+    add("--ssl-certfile", _file, "PEM", "certificate: serve HTTPS")
+    add("--ssl-keyfile", _file, "PEM", "its key, where it is not in the same file")
+    add("--drain-timeout", _seconds, "S", f"seconds to finish answers in before leaving ({default.drain_timeout:g})")
+
+    options.begin("Broker")
+    add("--broker-url", str, "URL", "amqp:// or amqps://, several comma-separated (AMQP_URL, else one on this machine)")
+    add("--broker-ca", _file, "PEM", "authority that amqps:// certificates are checked by")
+    add("--broker-cert", _file, "PEM", "certificate to show the broker")
+    add("--broker-key", _file, "PEM", "its key")
+    add("--prefix", _prefix, "TEXT", f"of all names on the broker; one a fleet ({default.prefix})")
+
+    options.begin("Dispatch")
+    add("--dispatch-method", DispatchMethod.from_str, "METHOD", _DISPATCH_HELP.format(default.dispatch_method))
+    add("--heartbeat-expiration", _seconds, "S", f"drop a worker silent for so long ({default.heartbeat_expiration:g})")
+    add("--check-interval", _seconds, "S", f"between two looks at who is silent ({default.check_interval:g})")
+
+    options.begin("Limits")
+    add("--request-timeout", _seconds, "S", f"for a request, waiting included ({default.request_timeout:g})")
+    add("--queue-limit", _count, "N", f"requests that may wait for one model ({default.queue_limit})")
+    add("--max-body-bytes", _count, "N", f"bytes of one request ({default.max_body_bytes})")
+    add("--max-inflight-bytes", _count, "N", f"bytes of all requests and answers ({default.max_inflight_bytes})")
+
+    options.begin("Old HTTP workers")
+    add("--allow-http-workers", _networks, "NETWORKS", "which may register, comma-separated (loopback)", "extend")
+    add("--http-worker-slots", _count, "N", f"requests at once for each ({default.http_worker_slots})")
+
+    options.begin("Logging")
+    add("--log-level", _level, "LEVEL", f"{', '.join(LEVELS)} ({default.log_level})")
+
+
+T = TypeVar("T")
+
+
+def _for_argparse(convert: Callable[[str], T]) -> Callable[[str], T]:
+    """argparse prints an ArgumentTypeError's own text, and none of a ValueError's."""
+
+    def converted(text: str) -> T:
+        try:
+            return convert(text)
+        except ValueError as error:
+            raise argparse.ArgumentTypeError(str(error)) from error
+
+    return converted
+
+
+def _number(text: str) -> float:
+    try:
+        number = float(text)
+    except ValueError:
+        raise ValueError(f"{text!r} is no number") from None
+    if not math.isfinite(number) or number <= 0:
+        raise ValueError(f"{text} is not possible: it has to be more than 0")
+    return number
+
+
+def _seconds(text: str) -> float:
+    seconds = _number(text)
+    if seconds > MAX_SECONDS:
+        raise ValueError(f"{text} is not possible: it is more than {MAX_SECONDS:.0f}, a year")
+    return seconds
+
+
+def _count(text: str) -> int:
+    number = _number(text)
+    if not number.is_integer():
+        raise ValueError(f"{text} is not possible: it has to be a whole number")
+    return int(number)
+
+
+def _port(text: str) -> int:
+    if not text.isdecimal() or not 0 <= int(text) <= 65535:
+        raise ValueError(f"{text!r} is no TCP port: they go from 0 to 65535")
+    return int(text)
+
+
+def _url(text: str) -> str:
+    parts = urlsplit(text)
+    if parts.scheme not in {"http", "https"} or not parts.netloc or parts.query or parts.fragment:
+        raise ValueError(f"{text!r} is no address as http://host:port or https://host/path")
+    return text.rstrip("/")
+
+
+def _file(text: str) -> Path:
+    path = Path(text)
+    if not path.is_file():
+        raise ValueError(f"there is no file {text}")
+    return path
+
+
+def _prefix(text: str) -> str:
+    return Topology(text).prefix
+
+
+def _networks(text: str) -> tuple[Network, ...]:
+    return parse_networks([part for part in text.split(",") if part.strip()])
+
+
+def _level(text: str) -> str:
+    if text.lower() not in LEVELS:
+        raise ValueError(f"there is no log level {text!r}; choose one of: {', '.join(LEVELS)}")
+    return text.lower()
