@@ -22,6 +22,7 @@ from typing import Any
 import msgspec
 
 from broker_wire.amqp.addresses import TLSFiles
+from broker_wire.messages import ModelCard
 from broker_wire.topology import QueueBounds, Topology, check_worker_name
 from workers_shim.broker_thread import BrokerThread
 from workers_shim.execution import EngineExecutor
@@ -33,6 +34,10 @@ _log = logging.getLogger(__name__)
 DEFAULT_BROKER_URL = "amqp://guest:guest@localhost:5672/"
 TAKEN_OVER_EXIT_CODE = 78
 """EX_CONFIG of sysexits.h: two processes are configured with one name, and starting again would not help."""
+SWITCH_INTERVAL = 0.0005
+"""Seconds. An engine that computes in Python gives the interpreter away only when another thread asks for it, this long
+after it asked, and the broker's thread asks several times for each message. Measured with one such engine on two cores:
+a round trip through the broker's thread took 5.2 ms with Python's 5 ms, and 0.6 ms with this; the engine lost 4 %."""
 CHANGE_TIMEOUT = 15.0
 """Seconds in which the broker has to take the change of a live worker's models."""
 
@@ -170,13 +175,25 @@ class Worker:
                 change.result(CHANGE_TIMEOUT)
         self._executor.remove(name)
 
+    @property
+    def models(self) -> list[ModelCard]:
+        """What it serves, as it tells the fleet."""
+        return self._executor.cards
+
     # --- life
+
+    @property
+    def alive(self) -> bool:
+        """It has been started and has not left; it need not be connected."""
+        return self._life is not None and not self._life.finished.done()
 
     def run(self) -> None:
         """Serve until the worker is told to leave: SIGTERM or SIGINT drains it, a second one ends it at once.
 
         Raises: SystemExit, with code 78 when another instance took the name over.
         """
+        # This process is a worker's, and nothing else's: in `serve` it is not for us to say.
+        sys.setswitchinterval(SWITCH_INTERVAL)
         life = self._begin()
         with _signals(life, self.config.drain_timeout):
             life.join()

@@ -1,0 +1,169 @@
+"""What an engine gets of a client's body, and what a client hears of a bad one."""
+
+import json
+import time
+from typing import Any
+
+import pytest
+
+from broker_wire.messages import Generate, Operation
+from tests.unit.fake_stream import FakeStream
+from workers_shim.request import LLAVA_MAX_NEW_TOKENS, Cancelled, Request, RequestError, parse_request
+
+HELLO = [{"role": "user", "content": "hello"}]
+
+
+def parse(body: Any, operation: Operation = Operation.COMPLETION, stream: FakeStream | None = None) -> Request:
+    raw = body if isinstance(body, bytes) else json.dumps(body).encode()
+    generate = Generate("c", 1, 1, "r-1", "m", operation, 60.0, raw)
+    return parse_request(
+        generate, deadline=time.monotonic() + 60.0, resume_text="", suspect=True, link=stream or FakeStream()
+    )
+
+
+def test_a_chat() -> None:
+    body = {
+        "model": "m",
+        "messages": HELLO,
+        "max_tokens": 5,
+        "temperature": 0,
+        "top_p": 0.5,
+        "stop": ["a", ""],
+        "seed": -3,
+        "stream": True,
+        "top_k": 40,
+        "tools": [],
+    }
+    request = parse(body, Operation.CHAT)
+
+    assert request.messages == HELLO
+    assert request.prompt is None
+    assert (request.max_tokens, request.temperature, request.top_p, request.seed) == (5, 0.0, 0.5, -3)
+    assert request.stop == ["a"]
+    assert request.stream
+    assert request.parameters == {"top_k": 40, "tools": []}
+    assert request.request_id == "r-1"
+    assert request.suspect
+    assert json.loads(request.raw) == body
+
+
+def test_what_the_client_leaves_out_is_the_engines_choice() -> None:
+    request = parse({"messages": HELLO, "max_tokens": None, "stop": None}, Operation.CHAT)
+
+    assert (request.max_tokens, request.temperature, request.top_p, request.seed) == (None, None, None, None)
+    assert request.stop == []
+    assert not request.stream
+
+
+def test_the_newer_name_of_a_chats_limit_wins() -> None:
+    request = parse({"messages": HELLO, "max_tokens": 5, "max_completion_tokens": 7}, Operation.CHAT)
+
+    assert request.max_tokens == 7
+    assert request.parameters == {}
+
+
+def test_images_of_a_chat_are_found_in_its_messages() -> None:
+    parts = [
+        {"type": "text", "text": "what is this?"},
+        {"type": "image_url", "image_url": {"url": "data:image/png;base64,AAAA"}},
+        {"type": "image_url", "image_url": "https://example.org/cat.png"},
+    ]
+    request = parse({"messages": [{"role": "user", "content": parts}]}, Operation.CHAT)
+
+    assert request.images == ["data:image/png;base64,AAAA", "https://example.org/cat.png"]
+
+
+def test_llavas_own_words() -> None:
+    body = {"model": "m", "prompt": "p", "temperature": "0.2", "max_new_tokens": "12", "stop": "###", "images": ["A"]}
+    request = parse(body | {"echo": False, "repetition_penalty": 1.1}, Operation.LLAVA)
+
+    assert (request.prompt, request.temperature, request.max_tokens) == ("p", 0.2, 12)
+    assert request.stop == ["###"]
+    assert request.images == ["A"]
+    assert request.stream
+    assert request.parameters == {"echo": False, "repetition_penalty": 1.1}
+
+
+def test_llavas_default_length() -> None:
+    assert parse({"prompt": "p"}, Operation.LLAVA).max_tokens == LLAVA_MAX_NEW_TOKENS
+
+
+@pytest.mark.parametrize("prompt", ["p", ["p"]])
+def test_one_prompt_may_come_as_a_list(prompt: Any) -> None:
+    request = parse({"prompt": prompt})
+
+    assert request.prompt == "p"
+    assert request.parameters == {}
+
+
+@pytest.mark.parametrize("prompt", [["p", "q"], [1, 2, 3], [[1], [2]]])
+def test_several_prompts_and_tokens_are_left_to_the_engine(prompt: Any) -> None:
+    request = parse({"prompt": prompt})
+
+    assert request.prompt is None
+    assert request.parameters == {"prompt": prompt}
+
+
+def test_what_to_embed() -> None:
+    assert parse({"input": "p"}, Operation.EMBEDDING).prompt == "p"
+    assert parse({"input": ["p", "q"]}, Operation.EMBEDDING).parameters == {"input": ["p", "q"]}
+
+
+@pytest.mark.parametrize(
+    ("body", "operation", "words"),
+    [
+        (b"{", Operation.CHAT, "not valid JSON"),
+        (b"\xff", Operation.CHAT, "not valid JSON"),
+        (b'{"prompt": "\\ud800"}', Operation.COMPLETION, "not valid JSON"),
+        (b"[" * 100_000, Operation.CHAT, "not valid JSON"),
+        ([1], Operation.CHAT, "JSON object, not a list"),
+        ({}, Operation.CHAT, "'messages' has to be a list"),
+        ({"messages": []}, Operation.CHAT, "'messages' has to be a list"),
+        ({"messages": ["hi"]}, Operation.CHAT, r"'messages\[0\]' has to be an object"),
+        ({"messages": [{"content": "hi"}]}, Operation.CHAT, "with a 'role'"),
+        ({"messages": [{"role": "user", "content": 7}]}, Operation.CHAT, r"'messages\[0\].content'"),
+        ({}, Operation.COMPLETION, "'prompt' is missing"),
+        ({"prompt": 7}, Operation.COMPLETION, "'prompt' has to be a text, not the number 7"),
+        ({"prompt": []}, Operation.COMPLETION, "'prompt' has to be a text, not a list"),
+        ({"prompt": ["p"]}, Operation.LLAVA, "'prompt' has to be a text, not a list"),
+        ({"prompt": "p", "images": "A"} | {"images": {"a": 1}}, Operation.LLAVA, "'images' has to be"),
+        ({"input": None}, Operation.EMBEDDING, "'input' is missing"),
+        ({"prompt": "p", "max_tokens": "5"}, Operation.COMPLETION, "'max_tokens' has to be a whole number, not a text"),
+        ({"prompt": "p", "max_tokens": 1.5}, Operation.COMPLETION, "'max_tokens' has to be a whole number"),
+        ({"prompt": "p", "max_tokens": True}, Operation.COMPLETION, "not true or false"),
+        ({"prompt": "p", "max_tokens": -1}, Operation.COMPLETION, "'max_tokens' has to be at least 0, not -1"),
+        ({"prompt": "p", "max_new_tokens": "many"}, Operation.LLAVA, "'max_new_tokens' has to be a whole number"),
+        ({"prompt": "p", "temperature": "hot"}, Operation.LLAVA, "'temperature' has to be a number"),
+        ({"prompt": "p", "temperature": "nan"}, Operation.LLAVA, "'temperature' has to be at least 0"),
+        ({"prompt": "p", "temperature": 10**400}, Operation.COMPLETION, "'temperature' has to be"),
+        ({"prompt": "p", "temperature": -0.1}, Operation.COMPLETION, "'temperature' has to be at least 0"),
+        ({"prompt": "p", "top_p": 1.1}, Operation.COMPLETION, "'top_p' has to be from 0 to 1, not 1.1"),
+        ({"prompt": "p", "stop": [1]}, Operation.COMPLETION, "'stop' has to be a text or a list of texts"),
+        ({"prompt": "p", "stream": "yes"}, Operation.COMPLETION, "'stream' has to be true or false"),
+        ({"prompt": "p", "seed": "x"}, Operation.COMPLETION, "'seed' has to be a whole number"),
+    ],
+)
+def test_a_bad_body_is_refused_in_words(body: Any, operation: Operation, words: str) -> None:
+    with pytest.raises(RequestError, match=words):
+        parse(body, operation)
+
+
+def test_a_request_knows_when_nobody_wants_it_any_more() -> None:
+    stream = FakeStream()
+    request = parse({"prompt": "p"}, stream=stream)
+    assert not request.cancelled
+    request.raise_if_cancelled()
+    assert 50.0 < request.remaining() <= 60.0
+
+    stream.cancel()
+
+    assert request.cancelled
+    with pytest.raises(Cancelled):
+        request.raise_if_cancelled()
+
+
+def test_a_request_is_cancelled_when_its_time_is_over() -> None:
+    request = Request(model="m", deadline=time.monotonic())
+
+    assert request.cancelled
+    assert request.remaining() == 0.0
