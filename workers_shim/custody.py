@@ -25,7 +25,7 @@ from workers_shim.outbox import Outbox
 from workers_shim.outgoing import Outgoing
 from workers_shim.slots import Lease, Role
 from workers_shim.stream import Assignment, Executor
-from workers_shim.tombstones import Key, Tombstones
+from workers_shim.tombstones import MAX_SECONDS, Key, Tombstones
 
 _log = logging.getLogger(__name__)
 
@@ -96,8 +96,8 @@ class Custody:
             self._refuse(lease)
             return
         now = time.monotonic()
-        held = Held(lease, generate, now + generate.remaining)
-        if generate.remaining <= 0 or self._tombstones.holds(held.key, now):
+        held = Held(lease, generate, now + min(generate.remaining, MAX_SECONDS))
+        if not generate.remaining > 0 or self._tombstones.holds(held.key, now):
             # The controller's own clock has told the client; or the client has left.
             self._refuse(lease)
         elif self._is_copy(held):
