@@ -135,7 +135,7 @@ class Connection:
     async def _prepare(self, link: Link) -> None:
         self.state = ConnectionState.PREPARING
         self.server_version = link.server_version
-        session = Session(link, self._warned, self._set_blocked)
+        session = Session(link, self._warned, on_blocked=self._set_blocked, on_ended=self._set_disconnected)
         await self._run_on_connected(session, link)
         if link.ended.done():
             raise link.ended.result()
@@ -175,11 +175,14 @@ class Connection:
             raise NotConnectedError(f"preparing the connection {self.name} failed: {failure!r}") from failure
 
     async def _disconnect(self, link: Link) -> None:
-        self._ready.clear()
-        self.state = ConnectionState.DISCONNECTED
+        self._set_disconnected()
         await link.finish("client leaves")
         if self.blocked:
             self._set_blocked(False)
+
+    def _set_disconnected(self, _: object = None) -> None:
+        self._ready.clear()
+        self.state = ConnectionState.DISCONNECTED
 
     def _set_blocked(self, blocked: bool) -> None:
         self.blocked = blocked

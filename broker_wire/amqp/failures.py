@@ -67,7 +67,7 @@ def explain(error: BaseException | None, stage: Stage, endpoint: Endpoint) -> Br
         return BrokerUnreachableError(_tls(error, where))
     if stage is Stage.CONNECTING:
         return BrokerUnreachableError(_unconnected(error, endpoint))
-    return _hangup(error, stage, where)
+    return _hangup(error, stage, endpoint)
 
 
 def _unconnected(error: BaseException | None, endpoint: Endpoint) -> str:
@@ -77,7 +77,10 @@ def _unconnected(error: BaseException | None, endpoint: Endpoint) -> str:
     if isinstance(error, ConnectionRefusedError) or "Connect call failed" in str(error):
         return f"nothing listens at {where} (connection refused): is the broker running, and are host and port right?"
     if endpoint.tls and isinstance(error, ConnectionResetError | ConnectionAbortedError | EOFError | None):
-        return f"{where} hung up during the TLS handshake: is this the broker's TLS port (usually 5671)?"
+        return (
+            f"{where} hung up during the TLS handshake: is this the broker's TLS port (usually 5671),"
+            " and does it ask for a client certificate?"
+        )
     return f"{where} cannot be reached ({error}): check host, port, network and firewall"
 
 
@@ -137,16 +140,16 @@ def _refusal(error: exceptions.ConnectionClosedByBroker, stage: Stage, endpoint:
     return BrokerRefusedError(f"{where} refused the connection while {stage.value} (the broker: {said})")
 
 
-def _hangup(error: BaseException | None, stage: Stage, where: str) -> BrokerError:
+def _hangup(error: BaseException | None, stage: Stage, endpoint: Endpoint) -> BrokerError:
+    where = endpoint.safe()
     if stage is Stage.AUTHENTICATING:
         return BrokerRefusedError(f"{where} hung up while authenticating: wrong user name or password?")
     if stage is Stage.OPENING:
-        return BrokerRefusedError(
-            f"{where} hung up while opening the virtual host: does it exist, may this user use it?"
-        )
+        return BrokerRefusedError(f"{where} hung up while opening the virtual host: is it there, may the user use it?")
+    # With TLS 1.3 a server refuses a client without a certificate only after the handshake.
+    guess = "it asks for a client certificate" if endpoint.tls else "a TLS port (then use amqps://)"
     return BrokerUnreachableError(
-        f"{where} hung up without a word ({_loss(error)}): it is starting or stopping,"
-        " a TLS port (then use amqps://), or no AMQP broker"
+        f"{where} hung up without a word ({_loss(error)}): it is starting or stopping, {guess}, or no AMQP broker"
     )
 
 

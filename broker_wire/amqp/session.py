@@ -13,11 +13,19 @@ def _ignore(_: object) -> None: ...
 class Session:
     """What `on_connected` gets. After the loss of the connection it is dead; the next one is another object."""
 
-    def __init__(self, link: Link, warned: set[str], on_blocked: Callable[[bool], None] = _ignore) -> None:
+    def __init__(
+        self,
+        link: Link,
+        warned: set[str],
+        *,
+        on_blocked: Callable[[bool], None] = _ignore,
+        on_ended: Callable[[BrokerError], None] = _ignore,
+    ) -> None:
         self.warned = warned
         """What an operator was told once already; it outlives the session."""
         self._link = link
         self._on_blocked = on_blocked
+        self._on_ended = on_ended
         self._channels: dict[int, Channel] = {}
         link.on_ended = self._end
         link.on_drained = self._wake_writers
@@ -77,6 +85,8 @@ class Session:
         raise NotConnectedError(f"all {self._link.channel_max} channels of the connection are in use")
 
     def _end(self, error: BrokerError) -> None:
+        # First of all: the callbacks of the channels may look whether there is a connection.
+        self._on_ended(error)
         why = error if isinstance(error, NotConnectedError) else NotConnectedError(str(error))
         channels, self._channels = self._channels, {}
         for channel in channels.values():

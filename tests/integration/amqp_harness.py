@@ -21,7 +21,7 @@ async def do_nothing(_: Session) -> None: ...
 class Client:
     """A running connection, its latest session, and what it told us."""
 
-    def __init__(self, addresses: BrokerAddresses, on_connected: Callable[[Session], Awaitable[None]]) -> None:
+    def __init__(self, addresses: BrokerAddresses, on_connected: Callable[[Session], Awaitable[object]]) -> None:
         self.sessions: list[Session] = []
         self.lost: list[BrokerError] = []
         self.blocked: list[bool] = []
@@ -38,6 +38,10 @@ class Client:
         self.sessions.append(session)
         await self._prepare(session)
 
+    def has_lost(self, count: int) -> bool:
+        """Whether so many connections went until now."""
+        return len(self.lost) == count
+
     @property
     def session(self) -> Session:
         return self.sessions[-1]
@@ -46,7 +50,7 @@ class Client:
 @asynccontextmanager
 async def running(
     url: str,
-    on_connected: Callable[[Session], Awaitable[None]] = do_nothing,
+    on_connected: Callable[[Session], Awaitable[object]] = do_nothing,
     *,
     tls: TLSFiles | None = None,
     heartbeat: int = 10,
@@ -64,7 +68,7 @@ async def running(
 
 @asynccontextmanager
 async def connected(
-    url: str, on_connected: Callable[[Session], Awaitable[None]] = do_nothing, **options: Any
+    url: str, on_connected: Callable[[Session], Awaitable[object]] = do_nothing, **options: Any
 ) -> AsyncIterator[Client]:
     """A client that is connected."""
     async with running(url, on_connected, **options) as client:

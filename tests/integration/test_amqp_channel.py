@@ -1,7 +1,7 @@
 """What a channel does on a real broker: outcomes, consumers, order, and faults that stay where they are."""
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Callable
 from typing import Any
 
 import pytest
@@ -16,8 +16,7 @@ from broker_wire.errors import (
 )
 from broker_wire.topology import Queue, QueueBounds, Topology
 from tests.integration.amqp_harness import WAIT, Client, Proxy, connected
-
-Eventually = Callable[..., Awaitable[None]]
+from tests.waiting import Eventually
 
 
 @pytest.fixture
