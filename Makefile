@@ -1,0 +1,47 @@
+.DEFAULT_GOAL := help
+.NOTPARALLEL:
+.PHONY: help setup demo test test-unit lint types imports test-compose bench clean
+
+BIN := .venv/bin
+PYTHON ?= python3
+QUESTION ?=
+
+help: ## show this list
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 22
+
+setup: ## install RabbitMQ if it is missing, and make .venv with everything in it
+	@PYTHON="$(PYTHON)" scripts/setup.sh
+
+export QUESTION
+demo: setup ## ask a real model through the whole chain (QUESTION="…" asks something else)
+	@$(BIN)/python -m broker_controller.demo
+
+test: setup ## run everything: style, types, import arrows, and all tests on a real RabbitMQ
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/mypy broker_wire workers_shim broker_controller tests benchmarks examples
+	$(BIN)/lint-imports
+	$(BIN)/pytest -n auto --maxprocesses 4 --dist worksteal
+
+test-unit: setup ## run the tests that need no broker
+	$(BIN)/pytest tests/unit
+
+lint: setup ## check style and format
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+
+types: setup ## check types
+	$(BIN)/mypy broker_wire workers_shim broker_controller tests benchmarks examples
+
+imports: setup ## check which package may import which
+	$(BIN)/lint-imports
+
+test-compose: setup ## start compose/ in Docker, test it, and remove it
+	scripts/test-compose.sh
+
+bench: setup ## measure the chain against an engine without a proxy, and print one table
+	$(BIN)/python -m benchmarks
+
+clean: ## remove .venv and all caches
+	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache dist build *.egg-info
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
