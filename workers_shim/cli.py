@@ -9,6 +9,8 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+import msgspec
+
 from broker_wire.amqp.addresses import TLSFiles
 from workers_shim import Worker
 from workers_shim.log_lines import log_to_stderr
@@ -44,6 +46,8 @@ def _configure(worker: Worker, options: argparse.Namespace) -> None:
     given = {name: value for name in names if (value := getattr(options, name)) is not None}
     if options.broker_ca or options.broker_cert or options.broker_key:
         given["tls"] = TLSFiles(options.broker_ca, options.broker_cert, options.broker_key)
+    if options.queue_limit is not None:
+        given["bounds"] = msgspec.structs.replace(worker.config.bounds, max_length=options.queue_limit)
     worker.configure(**given)
 
 

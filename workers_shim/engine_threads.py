@@ -10,9 +10,11 @@ import threading
 import time
 from collections import deque
 from collections.abc import Coroutine
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 from workers_shim.loops import new_event_loop
+
+T = TypeVar("T")
 
 
 class Job(Protocol):
@@ -42,11 +44,11 @@ class SlotThread:
         """Run this after the present one; None ends the thread."""
         self._jobs.put(job)
 
-    def run_coroutine(self, coroutine: Coroutine[Any, Any, None]) -> None:
+    def run_coroutine(self, coroutine: Coroutine[Any, Any, T]) -> T:
         """Run it to its end on this thread's loop. The loop stays, so an engine may keep a client on it."""
         if self._runner is None:
             self._runner = asyncio.Runner(loop_factory=new_event_loop)
-        self._runner.run(coroutine)
+        return self._runner.run(coroutine)
 
     def _main(self) -> None:
         while (job := self._jobs.get()) is not None:

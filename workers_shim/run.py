@@ -34,6 +34,8 @@ BREATH = 32
 HOLD = 1.0
 """Seconds between two looks at the deadline while the engine is held."""
 
+_DEADLINE_PASSED = "the request's deadline passed while it was generated"
+
 Chunks = Iterator[str | Chunk] | AsyncIterator[str | Chunk]
 
 
@@ -59,27 +61,26 @@ class Run:
 
     def run(self, thread: SlotThread) -> None:
         """All of it, on a slot's thread."""
+        error: BaseException | None = None
         try:
             items = self._call_engine()
             if isinstance(items, AsyncIterator):
-                thread.run_coroutine(self._forward_async(items, breath=0))
+                error = thread.run_coroutine(self._outcome(items, breath=0))
             else:
                 self._forward(items)
-        except BaseException as error:  # noqa: BLE001 - engines raise anything, SystemExit too: it ends this request alone
-            self._conclude(error)
-        else:
-            self._conclude(None)
+        except BaseException as raised:  # noqa: BLE001 - engines raise anything, SystemExit too: it ends this request alone
+            error = raised
+        self._conclude(error)
 
     async def run_shared(self) -> None:
         """All of it, on a loop that other streams use, too."""
         try:
             items = self._call_engine()
-            assert isinstance(items, AsyncIterator)  # noqa: S101 - `ServedModel.chunks` has seen to that
-            await self._forward_async(items, breath=BREATH)
-        except BaseException as error:  # noqa: BLE001 - as above
-            self._conclude(error)
+        except BaseException as raised:  # noqa: BLE001 - as above
+            self._conclude(raised)
         else:
-            self._conclude(None)
+            assert isinstance(items, AsyncIterator)  # noqa: S101 - `ServedModel.chunks` has seen to that
+            self._conclude(await self._outcome(items, breath=BREATH))
 
     def released(self) -> None:
         """The slot is free."""
@@ -131,6 +132,14 @@ class Run:
             if close is not None:
                 with self._clean_up():
                     close()
+
+    async def _outcome(self, items: AsyncIterator[str | Chunk], *, breath: int) -> BaseException | None:
+        """What it ended with. It is returned, for a loop does not live on after some of them."""
+        try:
+            await self._forward_async(items, breath=breath)
+        except BaseException as raised:  # noqa: BLE001 - as above
+            return raised
+        return None
 
     async def _forward_async(self, items: AsyncIterator[str | Chunk], *, breath: int) -> None:
         offer = self._stream.offer
@@ -268,7 +277,7 @@ class Run:
         else:
             kind, message = self._failure(error)
             # Only what the engine raised is a bug to look for.
-            trace = error if kind is FailureKind.ENGINE and not isinstance(error, _DeadlinePassedError) else None
+            trace = error if kind is FailureKind.ENGINE and message != _DEADLINE_PASSED else None
             level = logging.ERROR if trace else logging.WARNING
             _log.log(level, "request failed %s kind=%s error=%r", self._where(), kind.value, message, exc_info=trace)
             stream.fail(kind, message)
@@ -283,8 +292,10 @@ class Run:
                 return FailureKind.DIVERGED, _sentence(error)
             case _NotResumableError():
                 return FailureKind.NOT_RESUMABLE, _sentence(error)
-            case Cancelled() | _DeadlinePassedError() if time.monotonic() >= self._assignment.deadline:
-                return FailureKind.ENGINE, "the request's deadline passed while it was generated"
+            case _DeadlinePassedError():
+                return FailureKind.ENGINE, _DEADLINE_PASSED
+            case Cancelled() if time.monotonic() >= self._assignment.deadline:
+                return FailureKind.ENGINE, _DEADLINE_PASSED
             case _:
                 return FailureKind.ENGINE, _sentence(error, with_type=True)
 

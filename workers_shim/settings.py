@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from broker_wire.topology import check_model_name, check_worker_name
+from broker_wire.topology import QueueBounds, check_model_name, check_worker_name
 
 ENVIRONMENT_PREFIX = "WORKERS_SHIM_"
 
@@ -134,6 +134,13 @@ def _broker(command: argparse.ArgumentParser) -> None:
     _add(group, "--broker-cert", type=Path, metavar="PEM", help="certificate to show the broker")
     _add(group, "--broker-key", type=Path, metavar="PEM", help="its key")
     _add(group, "--prefix", metavar="TEXT", help="of all names on the broker; one a fleet (default: bc)")
+    _add(
+        group,
+        "--queue-limit",
+        type=int,
+        metavar="N",
+        help=f"requests that may wait for one model; who comes first decides (default: {QueueBounds().max_length})",
+    )
 
 
 def _add(group: "argparse._ArgumentGroup", option: str, **how: Any) -> None:

@@ -56,6 +56,7 @@ class LlamaCpp:
     Attributes:
         default_name: the file's name without its ending.
         context_length: tokens that one request may have, prompt and answer together.
+        address: of llama.cpp's own HTTP port.
     """
 
     def __init__(self, path: Path, *, slots: int, context_length: int, threads: int) -> None:
@@ -88,7 +89,8 @@ class LlamaCpp:
             self._server = xllamacpp.Server(parameters)
         except RuntimeError as error:
             raise ValueError(f"llama.cpp cannot load {path}: {error}") from error
-        self._tokens = TokenCounter(self._server.listening_address, secret)
+        self.address: str = self._server.listening_address
+        self._tokens = TokenCounter(self.address, secret)
 
     @classmethod
     def load(
