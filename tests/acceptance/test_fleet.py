@@ -106,7 +106,7 @@ def test_a_client_that_leaves_frees_the_slot(fleet: Fleet) -> None:
     next(stream)
     stream.close()  # type: ignore[attr-defined]  # a generator: this closes the connection
     assert controller.chat(PROMPT, 1).status_code == 200
-    eventually_sync(lambda: controller.get("/status")["requests"]["running"] == 0)
+    eventually_sync(lambda: controller.get("/status")["streams"]["running"] == 0)
 
 
 def test_a_burst_waits_for_slots_and_all_are_served(fleet: Fleet) -> None:
