@@ -138,7 +138,7 @@ class OldWorker:
                     await response.aclose()
             except httpx.HTTPError as error:
                 what = str(error) or type(error).__name__
-                raise OldWorkerError(f"the connection to {self._name[4:]} broke off: {what}") from error
+                raise OldWorkerError(f"the connection to {self._name} broke off: {what}") from error
 
     async def _send(self, client: httpx.AsyncClient, path: str, content: bytes) -> httpx.Response:
         address = self.address

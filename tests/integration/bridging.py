@@ -1,0 +1,126 @@
+"""A controller's broker side with bridges, for the tests of them: in this process, or in one that can be killed.
+
+python -m tests.integration.bridging BROKER_URL PREFIX HTTP_WORKER_URL
+"""
+
+import asyncio
+import contextlib
+import sys
+from collections.abc import AsyncIterator
+
+from broker_controller.address_guard import AddressGuard
+from broker_controller.bridge import Bridges
+from broker_controller.bridged_worker import BridgeConfig
+from broker_controller.gateway import Submission
+from broker_controller.service import ControllerService, ServiceConfig
+from broker_controller.streams import GenerationStream
+from broker_wire.messages import (
+    End,
+    FleetMessage,
+    Goodbye,
+    Obituary,
+    Operation,
+    Piece,
+    UpstreamHeartbeat,
+    UpstreamRegistration,
+)
+from tests.waiting import eventually
+
+
+class BridgingController:
+    """A controller process, less its HTTP side."""
+
+    def __init__(self, broker_url: str, prefix: str, **config: float) -> None:
+        self.service = ControllerService(ServiceConfig(broker_url=broker_url, prefix=prefix, **config))  # type: ignore[arg-type]
+        self.bridges = Bridges(
+            self.service.controller,
+            self.service.links,
+            self.service.gateway.watched,
+            AddressGuard(),
+            BridgeConfig(broker_url=broker_url, prefix=prefix, drain_timeout=5.0),
+        )
+        self._apply = self.service.fleet._apply
+        self.service.fleet._apply = self._apply_all  # type: ignore[method-assign]
+
+    def _apply_all(self, message: FleetMessage) -> None:
+        self._apply(message)
+        match message:
+            case UpstreamRegistration():
+                self.bridges.on_upstream_registration(message)
+            case UpstreamHeartbeat():
+                self.bridges.on_upstream_heartbeat(message)
+            case Goodbye() | Obituary():
+                self.bridges.on_worker_gone(message.worker)
+
+    @contextlib.asynccontextmanager
+    async def running(self) -> AsyncIterator["BridgingController"]:
+        service = asyncio.create_task(self.service.run())
+        bridges = asyncio.create_task(self.bridges.run())
+        try:
+            await self.service.links.wait_up(15)
+            yield self
+        finally:
+            bridges.cancel()
+            await asyncio.gather(bridges, return_exceptions=True)
+            service.cancel()
+            await asyncio.gather(service, return_exceptions=True)
+
+    def state_of(self, url: str) -> str | None:
+        return next((entry["state"] for entry in self.bridges.status() if entry["worker"] == url), None)
+
+    def bridges_it(self, url: str) -> bool:
+        """Its bridge is a worker that this controller has heard of."""
+        record = self.service.controller.registry.get(url)
+        return self.state_of(url) == "bridging" and record is not None and record.bridged
+
+    async def ask(self, operation: Operation, body: bytes, model: str = "m") -> GenerationStream:
+        submission = Submission(model=model, operation=operation, body=body, request_id="r-1", timeout=60.0)
+        return await self.service.gateway.submit(submission)
+
+
+class Received:
+    """What a client has of an answer."""
+
+    def __init__(self) -> None:
+        self.text = ""
+        self.chunks: list[str] = []
+        self.replaced = 0
+        self.logprobs: list[bytes] = []
+        self.end: End | None = None
+
+    def take(self, items: list[str | Piece | End]) -> None:
+        for item in items:
+            if isinstance(item, End):
+                self.end = item
+                continue
+            text = item if isinstance(item, str) else item.text
+            if isinstance(item, Piece):
+                if item.replace_from is not None:
+                    self.text = self.text[: item.replace_from]
+                    self.replaced += 1
+                if item.logprobs is not None:
+                    self.logprobs.append(item.logprobs)
+            self.text += text
+            self.chunks.append(text)
+
+
+async def read_all(stream: GenerationStream) -> Received:
+    """Raises: ServiceError, as the stream does."""
+    received = Received()
+    async with asyncio.timeout(60):
+        while received.end is None:
+            await stream.wait()
+            received.take(stream.take())
+    return received
+
+
+async def main(broker_url: str, prefix: str, worker_url: str) -> None:
+    async with BridgingController(broker_url, prefix).running() as controller:
+        await controller.bridges.register(worker_url, True, None)
+        await eventually(lambda: controller.bridges_it(worker_url))
+        print("bridging", flush=True)
+        await asyncio.Event().wait()
+
+
+if __name__ == "__main__":
+    asyncio.run(main(*sys.argv[1:]))
