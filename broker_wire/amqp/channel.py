@@ -227,12 +227,12 @@ class Channel(RawChannel):
         )
         link = self._link
         # One write for the three frames, so one segment and one system call.
-        link.send(
-            frames.encode_publish(self.number, exchange, key, mandatory)
-            + b"".join(frames.encode_content(self.number, properties, body, link.body_max))
+        data = frames.encode_publish(self.number, exchange, key, mandatory) + b"".join(
+            frames.encode_content(self.number, properties, body, link.body_max)
         )
+        link.send(data)
         if confirms is not None:
-            confirms.published(size, on_outcome)
+            confirms.published(len(data), on_outcome)
 
     async def publish_confirmed(
         self,
@@ -289,7 +289,7 @@ class Channel(RawChannel):
 
     @property
     def unconfirmed_bytes(self) -> int:
-        """Bodies published on this channel that the broker has not answered."""
+        """Published on this channel and not answered by the broker, with all that a message costs on the wire."""
         return 0 if self._confirms is None else self._confirms.unconfirmed_bytes
 
     @property

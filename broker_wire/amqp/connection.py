@@ -52,6 +52,12 @@ def retry_delay(failures: int, draw: Callable[[], float] = random.random) -> flo
 def _ignore(_: object) -> None: ...
 
 
+def _look_at(task: asyncio.Future[None]) -> None:
+    """So that asyncio does not complain where the failure is of no interest any more."""
+    if not task.cancelled():
+        task.exception()
+
+
 class Connection:
     """Give it to a task: `run` connects and reconnects without end; cancel that to close in order."""
 
@@ -152,6 +158,7 @@ class Connection:
 
     async def _run_on_connected(self, session: Session, link: Link) -> None:
         task = asyncio.ensure_future(self._on_connected(session))
+        task.add_done_callback(_look_at)
         try:
             waited: set[asyncio.Future[Any]] = {task, link.ended}
             await asyncio.wait(waited, timeout=PREPARE_TIMEOUT, return_when=asyncio.FIRST_COMPLETED)
@@ -161,8 +168,6 @@ class Connection:
                 await asyncio.wait({task}, timeout=GIVE_UP_TIMEOUT)
         if link.ended.done():
             # Whatever the task raised came of that.
-            if task.done() and not task.cancelled():
-                task.exception()
             raise link.ended.result()
         if not task.done() or task.cancelled():
             raise NotConnectedError(f"preparing the connection {self.name} took more than {PREPARE_TIMEOUT:g} s")

@@ -5,6 +5,7 @@ only says "probable authentication error". No sentence has a password in it.
 """
 
 import asyncio
+import errno
 import socket
 import ssl
 from enum import Enum
@@ -74,7 +75,8 @@ def _unconnected(error: BaseException | None, endpoint: Endpoint) -> str:
     where = endpoint.safe()
     if isinstance(error, socket.gaierror | UnicodeError):
         return f"the name {endpoint.host!r} in {where} does not resolve ({error}): check the broker's address"
-    if isinstance(error, ConnectionRefusedError) or "Connect call failed" in str(error):
+    # Where a name has several addresses, asyncio only joins the texts of their errors.
+    if isinstance(error, ConnectionRefusedError) or f"[Errno {errno.ECONNREFUSED}]" in str(error):
         return f"nothing listens at {where} (connection refused): is the broker running, and are host and port right?"
     if endpoint.tls and isinstance(error, ConnectionResetError | ConnectionAbortedError | EOFError | None):
         return (

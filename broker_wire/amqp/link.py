@@ -151,8 +151,12 @@ class Link(AsyncioConnection, asyncio.Protocol):
             return
         if not (self.is_closing or self.is_closed):
             self.close(200, reason[:200])
+        try:
+            await asyncio.wait({self.ended}, timeout=CLOSE_TIMEOUT)
+        finally:
+            self.abort(NotConnectedError(f"the connection was closed: {reason}"))
+        # The end of a dropped socket is reported on the loop's next turn.
         await asyncio.wait({self.ended}, timeout=CLOSE_TIMEOUT)
-        self.abort(NotConnectedError(f"the connection was closed: {reason}"))
 
     def abort(self, error: Exception) -> None:
         """Drop the socket now. `error` is the reason that the channels get."""

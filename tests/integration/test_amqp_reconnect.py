@@ -35,14 +35,14 @@ async def test_after_a_cut_the_topology_is_declared_anew_and_consumers_run(
 
     async with Proxy(broker_url) as proxy, connected(proxy.url, prepare) as client:
         for number in range(3):
-            body = str(number).encode()
-            await channels[-1].publish_confirmed(
+            body, channel = str(number).encode(), channels[-1]
+            await channel.publish_confirmed(
                 topology.replies, "controller", body, type="t", timeout=WAIT, mandatory=True
             )
             await eventually(partial(arrived.__contains__, body))
             proxy.cut()
             await eventually(partial(client.has_lost, number + 1))
-            assert not channels[-1].open
+            assert not channel.open
             await client.connection.wait_connected(WAIT)
         assert len(channels) == 4
         assert all("lost" in str(error) for error in client.lost)
