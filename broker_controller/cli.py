@@ -115,6 +115,8 @@ def _service_config(settings: Settings, broker: RunningBroker) -> ServiceConfig:
         expiration=settings.heartbeat_expiration,
         check_interval=settings.check_interval,
         max_inflight_bytes=settings.max_inflight_bytes,
+        http_workers=settings.allow_http_workers,
+        http_worker_slots=settings.http_worker_slots,
     )
 
 
@@ -127,5 +129,5 @@ def _services(service: ControllerService, settings: Settings) -> Services:
         queues=service.queues,
         garbage=service.garbage,
         settings=settings,
-        bridges=None,
+        bridges=service.bridges,
     )

@@ -8,6 +8,7 @@ import asyncio
 import logging
 import time
 
+from broker_controller.bridge import Bridges
 from broker_controller.controller import Controller
 from broker_controller.gateway import Gateway
 from broker_controller.links import Links
@@ -26,6 +27,8 @@ from broker_wire.messages import (
     Obituary,
     Refuse,
     RollCall,
+    UpstreamHeartbeat,
+    UpstreamRegistration,
 )
 from broker_wire.topology import check_model_name, check_worker_name
 
@@ -43,13 +46,21 @@ class Fleet:
     """Listens to the fleet. `controller` holds the registry that it feeds."""
 
     def __init__(
-        self, controller: Controller, gateway: Gateway, links: Links, garbage: GarbageBin, *, check_interval: float
+        self,
+        controller: Controller,
+        gateway: Gateway,
+        links: Links,
+        garbage: GarbageBin,
+        *,
+        bridges: Bridges,
+        check_interval: float,
     ) -> None:
         self.controller = controller
         self._registry = controller.registry
         self._gateway = gateway
         self._links = links
         self._garbage = garbage
+        self._bridges = bridges
         self._check_interval = check_interval
         self._asked: dict[str, float] = {}
         self._listening_since: float | None = None
@@ -123,11 +134,18 @@ class Fleet:
             case Goodbye():
                 self._registry.apply_goodbye(message)
                 self._gateway.on_worker_gone(message.instance, in_order=True)
+                self._bridges.on_worker_gone(message.worker)
                 _log.info("worker left worker=%s reason=%s", message.worker, message.reason)
             case Obituary():
                 self._registry.apply_obituary(message, now)
                 self._gateway.on_worker_gone(message.instance, in_order=False)
+                self._bridges.on_worker_gone(message.worker)
                 _log.warning("worker lost worker=%s instance=%s", message.worker, message.instance)
+            case UpstreamRegistration():
+                check_worker_name(message.worker)
+                self._bridges.on_upstream_registration(message)
+            case UpstreamHeartbeat():
+                self._bridges.on_upstream_heartbeat(message)
 
     def _on_announce(self, message: Announce, now: float) -> None:
         check_worker_name(message.worker)

@@ -8,6 +8,9 @@ import secrets
 
 from msgspec import Struct
 
+from broker_controller.address_guard import LOOPBACK, AddressGuard, Network
+from broker_controller.bridge import Bridges
+from broker_controller.bridged_worker import BridgeConfig
 from broker_controller.controller import Controller
 from broker_controller.dispatch import DispatchMethod
 from broker_controller.fleet import Fleet
@@ -28,6 +31,9 @@ class ServiceConfig(Struct, frozen=True):
     Attributes:
         expiration, check_interval: a worker without a heartbeat for so long is dropped; looked at so often.
             LLaVA's: 90 and 30.
+        bounds: of the model queues that this process declares, those of HTTP workers.
+        http_workers: networks that workers of the old kind may register from.
+        http_worker_slots: requests that each of them is given at once.
     """
 
     broker_url: str
@@ -39,6 +45,8 @@ class ServiceConfig(Struct, frozen=True):
     check_interval: float = 30.0
     max_inflight_bytes: int = 1024 * 1024 * 1024
     limits: Limits = Limits()
+    http_workers: tuple[Network, ...] = LOOPBACK
+    http_worker_slots: int = 5
 
 
 class ControllerService:
@@ -64,8 +72,26 @@ class ControllerService:
         )
         self.reply_reader = ReplyReader(self.gateway, self.links, self.controller.registry, self.garbage)
         self.queues = QueueWatch(self.links, self.controller.registry.models)
+        self.bridges = Bridges(
+            self.controller,
+            self.links,
+            watched,
+            AddressGuard(config.http_workers),
+            BridgeConfig(
+                broker_url=config.broker_url,
+                tls=config.tls,
+                prefix=config.prefix,
+                bounds=config.bounds,
+                slots=config.http_worker_slots,
+            ),
+        )
         self.fleet = Fleet(
-            self.controller, self.gateway, self.links, self.garbage, check_interval=config.check_interval
+            self.controller,
+            self.gateway,
+            self.links,
+            self.garbage,
+            bridges=self.bridges,
+            check_interval=config.check_interval,
         )
 
     async def run(self) -> None:
@@ -74,4 +100,5 @@ class ControllerService:
             tasks.create_task(self.links.run(), name="links")
             tasks.create_task(self.gateway.run(), name="gateway")
             tasks.create_task(self.fleet.run(), name="fleet")
+            tasks.create_task(self.bridges.run(), name="bridges")
             tasks.create_task(self.queues.run(), name="queue lengths")
