@@ -20,6 +20,7 @@ BODY_TIMEOUT = 60.0
 """Seconds in which a request's body has to be here."""
 
 JSON = b"application/json"
+OCTETS = b"application/octet-stream"
 
 
 class ClientLeftError(Exception):

@@ -10,6 +10,7 @@ from typing import Any
 import msgspec
 
 from broker_controller.errors import ServiceError
+from broker_controller.http.call import OCTETS
 from broker_controller.http.errors import cumulative_error
 from broker_controller.http.events import usage_json
 from broker_controller.http.logprobs import append_logprobs
@@ -29,7 +30,7 @@ _BEFORE = b'{"text": "'
 class CumulativeWriter:
     """Writes one answer. `prompt` is what its text begins with, "" where the client does not want it."""
 
-    content_type = b"application/octet-stream"
+    content_type = OCTETS
     hold = HOLD
     keepalive = END
     bytes_per_second = BYTES_PER_SECOND

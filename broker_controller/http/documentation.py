@@ -28,7 +28,8 @@ def _answer(description: str, media_type: str, example: Any, schema: dict[str, A
 
 
 def _json_answer(description: str, example: Any) -> dict[str, Any]:
-    return _answer(description, "application/json", example)
+    # An example that is null would be left out of the document.
+    return _answer(description, "application/json", example, {"type": "null"} if example is None else None)
 
 
 def _operation(

@@ -17,7 +17,7 @@ from broker_controller.errors import (
     ServiceError,
     meaning_of,
 )
-from broker_controller.http.call import Header
+from broker_controller.http.call import JSON, OCTETS, Header
 
 DEFAULT_RETRY_AFTER = 1
 """Seconds, where the error itself does not say."""
@@ -28,11 +28,12 @@ _WITH_RETRY_AFTER = frozenset(
 
 
 class ErrorAnswer(Struct, frozen=True):
-    """A whole answer, in JSON."""
+    """A whole answer."""
 
     status: int
     body: bytes
     headers: tuple[Header, ...] = ()
+    content_type: bytes = JSON
 
 
 ErrorStyle = Callable[[ServiceError], ErrorAnswer]
@@ -60,6 +61,14 @@ def cumulative_style(error: ServiceError) -> ErrorAnswer:
     """LLaVA's object. Its clients know no status but 200, except for requests that are no requests."""
     is_no_request = isinstance(error, BadRequestError) and not isinstance(error, EngineRefusedError)
     return ErrorAnswer(meaning_of(error).status if is_no_request else HTTPStatus.OK, cumulative_error(error))
+
+
+def cumulative_stream_style(error: ServiceError) -> ErrorAnswer:
+    """The same as the only object of a stream: with the NUL that clients cut streams at."""
+    answer = cumulative_style(error)
+    if answer.status != HTTPStatus.OK:
+        return answer
+    return ErrorAnswer(answer.status, answer.body + b"\0", content_type=OCTETS)
 
 
 def detail_style(error: ServiceError) -> ErrorAnswer:

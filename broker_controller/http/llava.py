@@ -10,7 +10,7 @@ from broker_controller.errors import AddressRefusedError, BadRequestError
 from broker_controller.http import documentation as docs
 from broker_controller.http.bodies import BodyReader, HeartBeatBody, ModelBody, RegistrationBody
 from broker_controller.http.call import Call
-from broker_controller.http.errors import cumulative_style, detail_style
+from broker_controller.http.errors import cumulative_stream_style, cumulative_style, detail_style
 from broker_controller.http.generate import generate, generate_stream
 from broker_controller.http.routes import CallRoute
 from broker_controller.http.services import Services
@@ -27,10 +27,15 @@ def llava_routes(services: Services) -> list[CallRoute]:
     """All POST routes of the protocol."""
     surface = _Surface(services)
     route = partial(CallRoute, style=detail_style, tag=TAG)
-    generating = partial(CallRoute, style=cumulative_style, tag=TAG)
     return [
-        generating("/worker_generate_stream", partial(generate_stream, services), docs=docs.GENERATE_STREAM),
-        generating("/worker_generate", partial(generate, services), docs=docs.GENERATE),
+        CallRoute(
+            "/worker_generate_stream",
+            partial(generate_stream, services),
+            cumulative_stream_style,
+            tag=TAG,
+            docs=docs.GENERATE_STREAM,
+        ),
+        CallRoute("/worker_generate", partial(generate, services), cumulative_style, tag=TAG, docs=docs.GENERATE),
         route("/worker_get_status", surface.get_status, docs=docs.GET_STATUS),
         route("/register_worker", surface.register_worker, docs=docs.REGISTER_WORKER),
         route("/refresh_all_workers", surface.refresh_all_workers, docs=docs.REFRESH_ALL_WORKERS),

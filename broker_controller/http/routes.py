@@ -44,6 +44,6 @@ class CallRoute(APIRoute):
             await self._endpoint(call)
         except ServiceError as error:
             answer = self._style(error)
-            await call.respond(answer.status, answer.body, headers=answer.headers)
+            await call.respond(answer.status, answer.body, answer.content_type, answer.headers)
         except ClientLeftError:
             return

@@ -6,10 +6,11 @@ from msgspec import Struct
 
 from broker_controller.controller import Controller
 from broker_controller.fleet import Fleet
-from broker_controller.gateway import Gateway, Submission
+from broker_controller.gateway import Gateway
 from broker_controller.http.call import Call
 from broker_controller.links import Links
 from broker_controller.queue_watch import QueueWatch
+from broker_controller.request_sender import Submission
 from broker_controller.settings import Settings
 from broker_controller.streams import GenerationStream
 from broker_wire.garbage import GarbageBin

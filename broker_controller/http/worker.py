@@ -5,7 +5,7 @@ from functools import partial
 from broker_controller.errors import BadRequestError, WorkerNotFoundError
 from broker_controller.http import documentation as docs
 from broker_controller.http.call import Call
-from broker_controller.http.errors import cumulative_style, detail_style
+from broker_controller.http.errors import cumulative_stream_style, cumulative_style, detail_style
 from broker_controller.http.generate import generate, generate_stream
 from broker_controller.http.routes import CallRoute
 from broker_controller.http.services import Services
@@ -18,13 +18,16 @@ TAG = "One worker"
 def worker_routes(services: Services) -> list[CallRoute]:
     """All routes of the protocol."""
     surface = _Surface(services)
-    generating = partial(CallRoute, style=cumulative_style, tag=TAG)
+    route = partial(CallRoute, tag=TAG)
     return [
-        generating("/worker/{name}/worker_generate_stream", surface.generate_stream, docs=docs.ONE_GENERATE_STREAM),
-        generating("/worker/{name}/worker_generate", surface.generate, docs=docs.ONE_GENERATE),
-        CallRoute(
-            "/worker/{name}/worker_get_status", surface.get_status, detail_style, tag=TAG, docs=docs.ONE_GET_STATUS
+        route(
+            "/worker/{name}/worker_generate_stream",
+            surface.generate_stream,
+            cumulative_stream_style,
+            docs=docs.ONE_GENERATE_STREAM,
         ),
+        route("/worker/{name}/worker_generate", surface.generate, cumulative_style, docs=docs.ONE_GENERATE),
+        route("/worker/{name}/worker_get_status", surface.get_status, detail_style, docs=docs.ONE_GET_STATUS),
     ]
 
 

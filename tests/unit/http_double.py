@@ -1,0 +1,245 @@
+"""What the tests of the HTTP side stand on: a gateway that a test plays, and a client on raw ASGI.
+
+Only the edge of HTTP is played. The streams are the real ones, fed by the test instead of by the reply queue.
+"""
+
+import asyncio
+import json
+import time
+from collections import Counter
+from types import SimpleNamespace
+from typing import Any, Self, cast
+
+from fastapi import FastAPI
+
+from broker_controller.controller import Controller
+from broker_controller.errors import ServiceError
+from broker_controller.gateway import Submission
+from broker_controller.http.app import create_app
+from broker_controller.http.services import Services
+from broker_controller.lifecycle import Limits, Place, RequestLife
+from broker_controller.settings import Settings
+from broker_controller.streams import GenerationStream
+from broker_wire.messages import Announce, End, ModelCard, Piece, Started, Usage
+
+WITHIN = 10.0
+"""Seconds that a test waits for what has to come."""
+
+
+class PlayedStream:
+    """One request that was submitted; the test plays the workers."""
+
+    def __init__(self, submission: Submission) -> None:
+        self.submission = submission
+        self.cancelled = asyncio.Event()
+        self.life = RequestLife(
+            controller="c",
+            stream=1,
+            request_id=submission.request_id,
+            model=submission.model,
+            place=Place.MODEL,
+            target="",
+            deadline=time.monotonic() + submission.timeout,
+            now=time.monotonic(),
+            limits=Limits(),
+        )
+        self.real = GenerationStream(self.life, on_cancel=lambda _: self.cancelled.set(), on_flow=lambda *_: None)
+
+    def start(self, worker: str = "w1") -> Self:
+        now = time.monotonic()
+        self.life.on_started(Started(1, 1, worker, f"instance-of-{worker}"), now, now)
+        self.real.wake()
+        return self
+
+    def feed(self, *items: str | Piece) -> Self:
+        self.real.feed(items, 1)
+        return self
+
+    def end(self, finish_reason: str = "stop", usage: Usage | None = None, result: bytes | None = None) -> Self:
+        self.real.end(End(1, 1, 99, finish_reason, usage, result))
+        return self
+
+    def fail(self, error: ServiceError) -> Self:
+        self.real.fail(error)
+        return self
+
+
+class GatewayDouble:
+    """Keeps what is submitted, or refuses it."""
+
+    controller_id = "c0ffee"
+
+    def __init__(self) -> None:
+        self.refusal: ServiceError | None = None
+        self.ready = True
+        self._submitted: asyncio.Queue[PlayedStream] = asyncio.Queue()
+
+    async def submit(self, submission: Submission) -> GenerationStream:
+        if self.refusal is not None:
+            raise self.refusal
+        played = PlayedStream(submission)
+        self._submitted.put_nowait(played)
+        return played.real
+
+    async def submitted(self) -> PlayedStream:
+        return await asyncio.wait_for(self._submitted.get(), WITHIN)
+
+    def watched(self) -> float:
+        return time.monotonic()
+
+    def status(self) -> dict[str, Any]:
+        return {"running": 0, "waiting": 0}
+
+
+class FleetDouble:
+    """Counts the roll-calls."""
+
+    def __init__(self) -> None:
+        self.ready = True
+        self.roll_calls = 0
+
+    async def roll_call(self) -> None:
+        self.roll_calls += 1
+
+
+class BridgesDouble:
+    """Keeps what registers, or refuses it."""
+
+    def __init__(self) -> None:
+        self.registered: list[tuple[Any, ...]] = []
+        self.refusal: Exception | None = None
+
+    async def register(self, *registration: Any) -> bool:
+        if self.refusal is not None:
+            raise self.refusal
+        self.registered.append(registration)
+        return True
+
+    def heartbeat(self, url: str, queue_length: int) -> bool:
+        return any(registration[0] == url for registration in self.registered) and queue_length >= 0
+
+
+class World:
+    """One application with everything around it. `settings` are fields of `Settings`."""
+
+    def __init__(self, dispatch_method: str = "queue", **settings: Any) -> None:
+        self.gateway = GatewayDouble()
+        self.fleet = FleetDouble()
+        self.bridges = BridgesDouble()
+        self.links = SimpleNamespace(up=True, blocked=False, problem="", server_version=(4, 0, 5))
+        self.queues = SimpleNamespace(lengths={}, waiting=0)
+        self.controller = Controller(dispatch_method)
+        self.services = Services(
+            controller=self.controller,
+            gateway=cast("Any", self.gateway),
+            fleet=cast("Any", self.fleet),
+            links=cast("Any", self.links),
+            queues=cast("Any", self.queues),
+            garbage=cast("Any", SimpleNamespace(counts=Counter(fleet=2))),
+            settings=Settings(**settings),
+            bridges=self.bridges,
+        )
+        self.app: FastAPI = create_app(self.services)
+
+    def announce(self, worker: str, *models: str, **fields: Any) -> None:
+        cards = tuple(ModelCard(model) for model in models)
+        announce = Announce(worker, f"instance-of-{worker}", models=cards, **fields)
+        self.controller.registry.apply_announce(announce, time.monotonic())
+
+    def post(self, path: str, body: Any = None, headers: dict[str, str] | None = None) -> "Answer":
+        return Answer(self.app, "POST", path, body, headers or {})
+
+    def get(self, path: str) -> "Answer":
+        return Answer(self.app, "GET", path, None, {})
+
+
+class Answer:
+    """One request on its way, and what has come back. `body` is bytes as they are, anything else becomes JSON."""
+
+    def __init__(self, app: FastAPI, method: str, path: str, body: Any, headers: dict[str, str]) -> None:
+        self.parts: list[bytes] = []
+        self.complete = False
+        self._start: dict[str, Any] | None = None
+        self._news = asyncio.Event()
+        self._left = asyncio.Event()
+        self._to_send = body if isinstance(body, bytes) else b"" if body is None else json.dumps(body).encode()
+        self._sent = False
+        sent_headers = {"host": "controller:21001", "content-length": str(len(self._to_send))}
+        sent_headers |= {name.lower(): value for name, value in headers.items()}
+        self._task = asyncio.create_task(
+            app(
+                {
+                    "type": "http",
+                    "asgi": {"version": "3.0"},
+                    "http_version": "1.1",
+                    "method": method,
+                    "scheme": "http",
+                    "path": path,
+                    "raw_path": path.encode(),
+                    "query_string": b"",
+                    "root_path": "",
+                    "headers": [(name.encode(), value.encode("latin-1")) for name, value in sent_headers.items()],
+                    "client": ("192.0.2.1", 4711),
+                    "server": ("127.0.0.1", 21001),
+                    "state": {},
+                },
+                self._receive,
+                self._send,
+            )
+        )
+
+    async def _receive(self) -> dict[str, Any]:
+        if not self._sent:
+            self._sent = True
+            return {"type": "http.request", "body": self._to_send, "more_body": False}
+        await self._left.wait()
+        return {"type": "http.disconnect"}
+
+    async def _send(self, message: Any) -> None:
+        if message["type"] == "http.response.start":
+            assert self._start is None
+            self._start = message
+        else:
+            self.parts.append(message["body"])
+            self.complete = not message.get("more_body", False)
+        self._news.set()
+
+    @property
+    def started(self) -> bool:
+        return self._start is not None
+
+    @property
+    def status(self) -> int:
+        assert self._start is not None
+        return int(self._start["status"])
+
+    @property
+    def headers(self) -> dict[str, str]:
+        assert self._start is not None
+        return {name.decode(): value.decode() for name, value in self._start["headers"]}
+
+    @property
+    def body(self) -> bytes:
+        return b"".join(self.parts)
+
+    def json(self) -> Any:
+        return json.loads(self.body)
+
+    async def until(self, condition: Any) -> Self:
+        """Until `condition()` holds; looked at whenever something came."""
+        async with asyncio.timeout(WITHIN):
+            while not condition():
+                self._news.clear()
+                await self._news.wait()
+        return self
+
+    async def whole(self) -> Self:
+        """Until it is complete, and the application is done with it."""
+        await asyncio.wait_for(self._task, WITHIN)
+        assert self.complete
+        return self
+
+    async def leave(self) -> None:
+        """The client goes away; the application has to come to an end without an error."""
+        self._left.set()
+        await asyncio.wait_for(self._task, WITHIN)

@@ -1,0 +1,119 @@
+"""The command line and the environment: what they mean, and how a mistake is told."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from broker_controller.address_guard import LOOPBACK
+from broker_controller.cli import main
+from broker_controller.dispatch import DispatchMethod
+from broker_controller.settings import ENVIRONMENT_PREFIX, SettingError, Settings, parse
+
+
+def test_without_anything_the_defaults_hold() -> None:
+    assert parse([], {}) == Settings()
+    assert Settings().allow_http_workers == LOOPBACK
+
+
+OPTIONS = [
+    ("--host", "0.0.0.0", "host", "0.0.0.0"),
+    ("--port", "8080", "port", 8080),
+    ("--public-url", "https://m.example/llm/", "public_url", "https://m.example/llm"),
+    ("--ssl-certfile", __file__, "ssl_certfile", Path(__file__)),
+    ("--drain-timeout", "2.5", "drain_timeout", 2.5),
+    ("--broker-url", "amqp://a,amqp://b", "broker_url", "amqp://a,amqp://b"),
+    ("--broker-ca", __file__, "broker_ca", Path(__file__)),
+    ("--broker-cert", __file__, "broker_cert", Path(__file__)),
+    ("--broker-key", __file__, "broker_key", Path(__file__)),
+    ("--prefix", "lab", "prefix", "lab"),
+    ("--dispatch-method", "shortest_queue", "dispatch_method", DispatchMethod.SHORTEST_QUEUE),
+    ("--heartbeat-expiration", "9", "heartbeat_expiration", 9.0),
+    ("--check-interval", "3", "check_interval", 3.0),
+    ("--request-timeout", "60", "request_timeout", 60.0),
+    ("--queue-limit", "10", "queue_limit", 10),
+    ("--max-body-bytes", "1000", "max_body_bytes", 1000),
+    ("--max-inflight-bytes", "5000", "max_inflight_bytes", 5000),
+    ("--http-worker-slots", "2", "http_worker_slots", 2),
+    ("--log-level", "DEBUG", "log_level", "debug"),
+]
+
+
+@pytest.mark.parametrize(("option", "text", "name", "value"), OPTIONS)
+def test_each_option_is_also_a_variable(option: str, text: str, name: str, value: Any) -> None:
+    assert getattr(parse([option, text], {}), name) == value
+    variable = ENVIRONMENT_PREFIX + option.removeprefix("--").replace("-", "_").upper()
+    assert getattr(parse([], {variable: text}), name) == value
+
+
+def test_an_option_wins_over_its_variable() -> None:
+    assert parse(["--port", "1"], {"BROKER_CONTROLLER_PORT": "2"}).port == 1
+
+
+def test_the_brokers_address_may_come_from_amqp_url() -> None:
+    environment = {"AMQP_URL": "amqp://a"}
+    assert parse([], environment).broker_url == "amqp://a"
+    assert parse([], environment | {"BROKER_CONTROLLER_BROKER_URL": "amqp://b"}).broker_url == "amqp://b"
+
+
+def test_networks_are_separated_by_commas_or_given_again() -> None:
+    expected = ["10.0.0.0/8", "192.0.2.1/32", "fd00::/8"]
+    several = parse(["--allow-http-workers", "10.0.0.0/8,192.0.2.1", "--allow-http-workers", "fd00::/8"], {})
+    assert list(map(str, several.allow_http_workers)) == expected
+    variable = {"BROKER_CONTROLLER_ALLOW_HTTP_WORKERS": "10.0.0.0/8, 192.0.2.1, fd00::/8"}
+    assert list(map(str, parse([], variable).allow_http_workers)) == expected
+    assert list(map(str, parse(["--allow-http-workers", "fd00::/8"], variable).allow_http_workers)) == expected[2:]
+
+
+MISTAKES = [
+    ("--port", "x"),
+    ("--port", "65536"),
+    ("--public-url", "models.example"),
+    ("--public-url", "ftp://models.example"),
+    ("--ssl-certfile", "/no/such/file"),
+    ("--drain-timeout", "-1"),
+    ("--prefix", "a b"),
+    ("--dispatch-method", "fastest"),
+    ("--heartbeat-expiration", "nan"),
+    ("--request-timeout", "inf"),
+    ("--request-timeout", "1e12"),
+    ("--queue-limit", "1.5"),
+    ("--queue-limit", "0"),
+    ("--max-inflight-bytes", "lots"),
+    ("--allow-http-workers", "10.0.0.0/99"),
+    ("--log-level", "loud"),
+]
+
+
+@pytest.mark.parametrize(("option", "text"), MISTAKES)
+def test_a_mistake_is_told_in_one_sentence_with_exit_code_2(
+    option: str, text: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main([option, text]) == 2
+    said = capsys.readouterr().err
+    assert said.startswith("broker-controller: ")
+    assert option in said
+    assert said.count("\n") == 1
+
+    variable = ENVIRONMENT_PREFIX + option.removeprefix("--").replace("-", "_").upper()
+    with pytest.raises(SettingError, match=variable):
+        parse([], {variable: text})
+
+
+@pytest.mark.parametrize("arguments", [["--no-such-option"], ["stray"], ["--port"], ["--ssl-keyfile", __file__]])
+def test_so_is_any_other_mistake(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(arguments) == 2
+    assert capsys.readouterr().err.count("\n") == 1
+
+
+def test_the_help_is_grouped(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        parse(["--help"], {})
+    assert ended.value.code == 0
+    said = capsys.readouterr().out
+    headings = ["Serving:", "Broker:", "Dispatch:", "Limits:", "Old HTTP workers:", "Logging:"]
+    positions = [said.index(heading) for heading in headings]
+    assert positions == sorted(positions)
+    for option, *_ in OPTIONS:
+        assert option in said
+    assert max(map(len, said.splitlines())) <= 120
