@@ -103,17 +103,8 @@ class Fleet:
         self._links.send_control(self._links.topology.all_workers_key, RollCall(self._gateway.controller_id))
 
     async def _attach(self, session: Session) -> None:
-        channel = await session.channel(on_closed=lambda _: session.drop("the fleet channel was closed"))
         queue = self._links.topology.controller_fleet_queue()
-        state = await channel.declare_queue(queue)
-        await channel.bind(state.name, queue.exchange, queue.routing_key)
-        await channel.consume(
-            state.name,
-            self._on_delivery,
-            no_ack=True,
-            exclusive=True,
-            on_cancelled=lambda _: session.drop("the fleet queue was deleted"),
-        )
+        await self._links.listen(session, queue, self._on_delivery)
 
     def _on_delivery(self, delivery: Delivery) -> None:
         try:

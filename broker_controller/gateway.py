@@ -14,8 +14,7 @@ from collections.abc import Callable, Iterable
 from functools import partial
 from typing import Any
 
-from msgspec import Struct
-
+from broker_controller.decisions import Action, Broadcast, GiveUp, Limits, Place, Publish, Stage, Tell
 from broker_controller.errors import (
     BrokerUnavailableError,
     ModelNotFoundError,
@@ -25,24 +24,14 @@ from broker_controller.errors import (
     ShuttingDownError,
     WorkerNotFoundError,
 )
-from broker_controller.lifecycle import (
-    Action,
-    Broadcast,
-    GiveUp,
-    Limits,
-    Place,
-    Publish,
-    RequestLife,
-    Stage,
-    Tell,
-)
+from broker_controller.lifecycle import RequestLife
 from broker_controller.links import Links
 from broker_controller.registry import Registry
+from broker_controller.request_sender import RequestSender, Submission
 from broker_controller.streams import GenerationStream
 from broker_controller.watched_clock import WatchedClock
 from broker_wire.amqp.channel import Outcome
-from broker_wire.errors import MessageTooLargeError, NotConnectedError
-from broker_wire.messages import Done, Generate, Operation, Pause, Resume
+from broker_wire.messages import Done, Pause, Resume
 
 _log = logging.getLogger(__name__)
 
@@ -50,17 +39,6 @@ SWEEP_INTERVAL = 0.5
 """Seconds between two looks at all clocks; deadlines are kept this precisely."""
 RETRY_AFTER = 5.0
 """Seconds that a client is told to wait while the broker cannot be used."""
-
-
-class Submission(Struct, frozen=True):
-    """What a client asks for. `timeout` is in seconds; `body` is its JSON, untouched."""
-
-    model: str
-    operation: Operation
-    body: bytes
-    request_id: str
-    timeout: float
-    pinned_worker: str | None = None
 
 
 class Gateway:
@@ -85,6 +63,7 @@ class Gateway:
         self._limits = limits
         self._max_inflight_bytes = max_inflight_bytes
         self._inflight_bytes = 0
+        self._sender = RequestSender(links, registry, watched, self._on_published)
         self._numbers = itertools.count(1)
         self._requests: dict[int, Submission] = {}
         self._done: defaultdict[str, list[int]] = defaultdict(list)
@@ -277,42 +256,10 @@ class Gateway:
         return Place.PINNED, wanted
 
     def _publish(self, stream: GenerationStream, action: Publish) -> None:
-        life = stream.life
-        submission = self._requests[life.stream]
-        request = Generate(
-            controller=self.controller_id,
-            stream=life.stream,
-            attempt=action.attempt,
-            request_id=life.request_id,
-            model=life.model,
-            operation=submission.operation,
-            remaining=life.deadline - time.monotonic(),
-            body=submission.body,
-            pinned=action.place is Place.PINNED,
-            ask_first=action.ask_first,
-        )
-        key = self._routing_key(life, action.place)
         try:
-            self._links.send_request(key, request, partial(self._on_published, life.stream, action.attempt))
-        except NotConnectedError:
-            _log.info("request waits for the connection to the broker request=%s", life.request_id)
-        except MessageTooLargeError as error:
-            self._fail(stream, RequestTooLargeError(f"request {life.request_id}: {error}"))
-        else:
-            if action.place is Place.OWN:
-                self._registry.note_sent(life.target, (self.controller_id, life.stream), self.watched())
-
-    def _routing_key(self, life: RequestLife, place: Place) -> str:
-        topology = self._links.topology
-        match place:
-            case Place.MODEL:
-                return topology.model_key(life.model)
-            case Place.RESUME:
-                return topology.resume_queue(life.model).routing_key
-            case Place.OWN:
-                return topology.own_queue(life.target, life.model).routing_key
-            case Place.PINNED:
-                return topology.pinned_queue(life.target).routing_key
+            self._sender.send(stream.life, self._requests[stream.life.stream], action)
+        except RequestTooLargeError as error:
+            self._fail(stream, error)
 
     def _on_published(self, number: int, attempt: int, outcome: Outcome) -> None:
         # A LOST one needs nothing here: after the reconnect every request that waits is sent again.

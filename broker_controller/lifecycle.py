@@ -10,11 +10,8 @@ A request has one owner, this controller, and one attempt that counts. Every cop
 attempt it was published with; `go` and every new publish raise the number, and whatever carries a lower one is fenced.
 """
 
-from enum import Enum, StrEnum, auto
-
-from msgspec import Struct
-
 from broker_controller.assembler import Assembler
+from broker_controller.decisions import Action, Broadcast, GiveUp, Limits, Place, Publish, Stage, Tell
 from broker_controller.errors import (
     DeadlineError,
     EngineError,
@@ -26,75 +23,7 @@ from broker_controller.errors import (
     WorkerLostError,
     WorkerNotFoundError,
 )
-from broker_wire.messages import Ask, Cancel, ControlMessage, Failed, FailureKind, Go, Resend, Started, Stop
-
-
-class Stage(Enum):
-    """Where a request is."""
-
-    WAITING = auto()
-    RUNNING = auto()
-    OVER = auto()
-
-
-class Place(StrEnum):
-    """The queue that a request is sent to."""
-
-    MODEL = "model"
-    OWN = "own"
-    PINNED = "pinned"
-    RESUME = "resume"
-
-
-class Limits(Struct, frozen=True):
-    """When to stop waiting. Seconds, unless it says otherwise.
-
-    Attributes:
-        first_token, between_tokens: a running stream without progress for so long is moved to another worker.
-        grace: how long a lost worker's stream waits for its redelivery, or for the worker, before it is sent anew.
-        hold: after our own reconnect a copy waits so long for the worker that had the stream before.
-        worker_wait: how long a request waits for a model whose workers have all left.
-        max_kills: workers that may die under a request, and it alone, before it ends.
-        max_moves: times that a stream may move for any other reason.
-    """
-
-    first_token: float = 60.0
-    between_tokens: float = 10.0
-    grace: float = 5.0
-    hold: float = 2.0
-    worker_wait: float = 30.0
-    max_kills: int = 3
-    max_moves: int = 8
-
-
-class Publish(Struct, frozen=True):
-    """Send the request to this queue."""
-
-    place: Place
-    attempt: int
-    ask_first: bool
-
-
-class Tell(Struct, frozen=True):
-    """Send this to one worker."""
-
-    instance: str
-    message: ControlMessage
-
-
-class Broadcast(Struct, frozen=True):
-    """Send this to all workers of the model."""
-
-    message: Cancel
-
-
-class GiveUp(Struct, frozen=True):
-    """The request is over: tell the client."""
-
-    error: ServiceError
-
-
-Action = Publish | Tell | Broadcast | GiveUp
+from broker_wire.messages import Ask, Cancel, Failed, FailureKind, Go, Resend, Started, Stop
 
 
 class RequestLife:

@@ -14,9 +14,10 @@ from broker_wire.amqp.addresses import BrokerAddresses
 from broker_wire.amqp.channel import Channel, Outcome
 from broker_wire.amqp.connection import Connection, Session
 from broker_wire.amqp.declare import declare_topology
+from broker_wire.amqp.delivery import Delivery
 from broker_wire.errors import BrokerError, NotConnectedError
 from broker_wire.messages import ControlMessage, FleetMessage, Generate
-from broker_wire.topology import Topology
+from broker_wire.topology import Queue, Topology
 
 _log = logging.getLogger(__name__)
 
@@ -83,6 +84,24 @@ class Links:
         deadline = time.monotonic() + timeout
         await self._publisher.wait_connected(timeout)
         await self._consumer.wait_connected(max(0.0, deadline - time.monotonic()))
+
+    @staticmethod
+    async def listen(session: Session, queue: Queue, on_delivery: Callable[[Delivery], None]) -> None:
+        """Declare a queue of this process, bind and consume it. When it is lost, so is the connection: all begins anew.
+
+        Raises: BrokerError.
+        """
+        what = f"the queue of {queue.exchange}"
+        channel = await session.channel(on_closed=lambda _: session.drop(f"the channel of {what} was closed"))
+        state = await channel.declare_queue(queue)
+        await channel.bind(state.name, queue.exchange, queue.routing_key)
+        await channel.consume(
+            state.name,
+            on_delivery,
+            no_ack=True,
+            exclusive=True,
+            on_cancelled=lambda _: session.drop(f"{what} was deleted"),
+        )
 
     def send_request(self, key: str, request: Generate, on_outcome: Callable[[Outcome], None]) -> None:
         """Publish a request.

@@ -7,8 +7,8 @@ request is answered with `stop`, so that no worker works for nobody; what is no 
 import logging
 import time
 
+from broker_controller.decisions import Tell
 from broker_controller.gateway import Gateway
-from broker_controller.lifecycle import Tell
 from broker_controller.links import Links
 from broker_controller.registry import Registry
 from broker_controller.streams import GenerationStream
@@ -34,17 +34,8 @@ class ReplyReader:
 
     async def attach(self, session: Session) -> None:
         """Declare a reply queue and consume it."""
-        channel = await session.channel(on_closed=lambda _: session.drop("the reply channel was closed"))
         queue = self._links.topology.reply_queue(self._gateway.controller_id)
-        state = await channel.declare_queue(queue)
-        await channel.bind(state.name, queue.exchange, queue.routing_key)
-        await channel.consume(
-            state.name,
-            self._on_delivery,
-            no_ack=True,
-            exclusive=True,
-            on_cancelled=lambda _: session.drop("the reply queue was deleted"),
-        )
+        await self._links.listen(session, queue, self._on_delivery)
 
     def _on_delivery(self, delivery: Delivery) -> None:
         try:

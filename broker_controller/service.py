@@ -12,10 +12,10 @@ from broker_controller.address_guard import LOOPBACK, AddressGuard, Network
 from broker_controller.bridge import Bridges
 from broker_controller.bridged_worker import BridgeConfig
 from broker_controller.controller import Controller
+from broker_controller.decisions import Limits
 from broker_controller.dispatch import DispatchMethod
 from broker_controller.fleet import Fleet
 from broker_controller.gateway import Gateway
-from broker_controller.lifecycle import Limits
 from broker_controller.links import Links
 from broker_controller.queue_watch import QueueWatch
 from broker_controller.reply_reader import ReplyReader

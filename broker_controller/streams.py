@@ -9,8 +9,9 @@ from collections.abc import Callable, Sequence
 
 from msgspec import Struct
 
+from broker_controller.decisions import Stage
 from broker_controller.errors import ServiceError
-from broker_controller.lifecycle import RequestLife, Stage
+from broker_controller.lifecycle import RequestLife
 from broker_wire.messages import End, Piece
 
 HIGH_WATER = 256 * 1024

@@ -1,4 +1,4 @@
-"""A controller's broker side with bridges, for the tests of them: in this process, or in one that can be killed.
+"""A controller's broker side, for the tests of bridges: in this process, or in one that can be killed.
 
 python -m tests.integration.bridging BROKER_URL PREFIX HTTP_WORKER_URL
 """
@@ -8,22 +8,10 @@ import contextlib
 import sys
 from collections.abc import AsyncIterator
 
-from broker_controller.address_guard import AddressGuard
-from broker_controller.bridge import Bridges
-from broker_controller.bridged_worker import BridgeConfig
-from broker_controller.gateway import Submission
+from broker_controller.request_sender import Submission
 from broker_controller.service import ControllerService, ServiceConfig
 from broker_controller.streams import GenerationStream
-from broker_wire.messages import (
-    End,
-    FleetMessage,
-    Goodbye,
-    Obituary,
-    Operation,
-    Piece,
-    UpstreamHeartbeat,
-    UpstreamRegistration,
-)
+from broker_wire.messages import End, Operation, Piece
 from tests.waiting import eventually
 
 
@@ -32,36 +20,15 @@ class BridgingController:
 
     def __init__(self, broker_url: str, prefix: str, **config: float) -> None:
         self.service = ControllerService(ServiceConfig(broker_url=broker_url, prefix=prefix, **config))  # type: ignore[arg-type]
-        self.bridges = Bridges(
-            self.service.controller,
-            self.service.links,
-            self.service.gateway.watched,
-            AddressGuard(),
-            BridgeConfig(broker_url=broker_url, prefix=prefix, drain_timeout=5.0),
-        )
-        self._apply = self.service.fleet._apply
-        self.service.fleet._apply = self._apply_all  # type: ignore[method-assign]
-
-    def _apply_all(self, message: FleetMessage) -> None:
-        self._apply(message)
-        match message:
-            case UpstreamRegistration():
-                self.bridges.on_upstream_registration(message)
-            case UpstreamHeartbeat():
-                self.bridges.on_upstream_heartbeat(message)
-            case Goodbye() | Obituary():
-                self.bridges.on_worker_gone(message.worker)
+        self.bridges = self.service.bridges
 
     @contextlib.asynccontextmanager
     async def running(self) -> AsyncIterator["BridgingController"]:
         service = asyncio.create_task(self.service.run())
-        bridges = asyncio.create_task(self.bridges.run())
         try:
             await self.service.links.wait_up(15)
             yield self
         finally:
-            bridges.cancel()
-            await asyncio.gather(bridges, return_exceptions=True)
             service.cancel()
             await asyncio.gather(service, return_exceptions=True)
 

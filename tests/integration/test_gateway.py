@@ -7,6 +7,7 @@ from contextlib import asynccontextmanager
 
 import pytest
 
+from broker_controller.decisions import Limits
 from broker_controller.errors import (
     DeadlineError,
     EngineError,
@@ -16,8 +17,7 @@ from broker_controller.errors import (
     ServiceError,
     WorkerNotFoundError,
 )
-from broker_controller.gateway import Submission
-from broker_controller.lifecycle import Limits
+from broker_controller.request_sender import Submission
 from broker_controller.service import ControllerService, ServiceConfig
 from broker_controller.streams import GenerationStream
 from broker_wire.messages import (

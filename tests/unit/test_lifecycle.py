@@ -2,6 +2,7 @@
 
 import pytest
 
+from broker_controller.decisions import Action, Broadcast, GiveUp, Limits, Place, Publish, Stage, Tell
 from broker_controller.errors import (
     DeadlineError,
     EngineError,
@@ -12,17 +13,7 @@ from broker_controller.errors import (
     WorkerLostError,
     WorkerNotFoundError,
 )
-from broker_controller.lifecycle import (
-    Action,
-    Broadcast,
-    GiveUp,
-    Limits,
-    Place,
-    Publish,
-    RequestLife,
-    Stage,
-    Tell,
-)
+from broker_controller.lifecycle import RequestLife
 from broker_wire.messages import Ask, Cancel, Failed, FailureKind, Go, Piece, Resend, Started, Stop, Texts
 
 NOW = 100.0
