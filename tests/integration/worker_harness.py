@@ -4,9 +4,9 @@ The controller is the peer and the executor the edge; RabbitMQ between them is r
 """
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
-from typing import Any, TypeVar
+from typing import Any, Self, TypeVar
 
 from msgspec import Struct, structs
 
@@ -33,7 +33,7 @@ from broker_wire.messages import (
     Started,
     Texts,
 )
-from broker_wire.topology import Topology
+from broker_wire.topology import Queue, Topology
 from tests.waiting import eventually
 from workers_shim.session import LeaveReason, Patience, SessionConfig, WorkerSession
 from workers_shim.stream import Assignment, OutgoingStream
@@ -43,6 +43,12 @@ WITHIN = 20.0
 QUICK = Patience(grace=1.0, ask=1.0, suspect=0.25, farewell=0.3, sweep=0.1, roll_call=0.05)
 
 F = TypeVar("F", bound=Struct)
+
+
+async def comes_true(condition: Callable[[], Awaitable[bool]]) -> None:
+    """Wait for what has to be asked of the broker."""
+    asked: Any = condition
+    await eventually(asked, WITHIN)
 
 
 class HandExecutor:
@@ -97,7 +103,7 @@ class ControllerDouble:
         self._connection = Connection(parse_broker_url(url), name="controller", on_connected=self._connected)
         self._task: asyncio.Task[None]
 
-    async def __aenter__(self) -> "ControllerDouble":
+    async def __aenter__(self) -> Self:
         self._task = asyncio.create_task(self._connection.run())
         await self._connection.wait_connected(WITHIN)
         return self
@@ -183,7 +189,7 @@ class ControllerDouble:
 
     def seen(self, kind: type[F], stream: int | None = None) -> list[F]:
         """All frames of a kind so far."""
-        return [f for f in self.frames if isinstance(f, kind) and stream in (None, f.stream)]  # type: ignore[attr-defined]
+        return [f for f in self.frames if isinstance(f, kind) and stream in (None, f.stream)]
 
     async def frame(self, kind: type[F], stream: int | None = None, count: int = 1) -> F:
         """The `count`th frame of a kind."""
@@ -205,16 +211,11 @@ class ControllerDouble:
 
     async def ready(self, queue: str) -> int:
         """Messages that wait in a queue."""
-        return (await self.channel.declare_queue(_named(queue), passive=True)).ready
+        return (await self.channel.declare_queue(Queue(queue, "", "", {}), passive=True)).ready
 
-    async def unacked_and_ready(self, model: str = "m") -> int:
+    async def waiting_requests(self, model: str = "m") -> int:
+        """Requests in a model's queue that nobody holds."""
         return await self.ready(self.topology.model_queue(model).name)
-
-
-def _named(name: str) -> Any:
-    from broker_wire.topology import Queue
-
-    return Queue(name, "", "", {})
 
 
 class RunningWorker:
@@ -278,5 +279,6 @@ __all__ = [
     "RunningWorker",
     "Started",
     "announced_worker",
+    "comes_true",
     "running_worker",
 ]

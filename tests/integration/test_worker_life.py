@@ -1,0 +1,393 @@
+"""A real worker's life: how it comes, what it says of itself, how it is found dead, and how it leaves."""
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator
+
+import pytest
+from msgspec import structs
+
+from broker_wire import codec
+from broker_wire.messages import (
+    PROTOCOL_VERSION,
+    Announce,
+    Ask,
+    Drain,
+    End,
+    Generate,
+    Goodbye,
+    Heartbeat,
+    Introduce,
+    ModelCard,
+    Obituary,
+    Refuse,
+    RollCall,
+    Started,
+    Texts,
+    WorkerState,
+)
+from broker_wire.topology import MODEL_QUEUE_EXPIRES, Topology
+from tests.integration.amqp_harness import Proxy
+from tests.integration.worker_harness import (
+    WITHIN,
+    ControllerDouble,
+    EchoExecutor,
+    HandExecutor,
+    announced_worker,
+    running_worker,
+)
+from tests.waiting import eventually
+from workers_shim.session import LeaveReason
+
+
+@pytest.fixture
+async def controller(broker_url: str, prefix: str) -> AsyncIterator[ControllerDouble]:
+    async with ControllerDouble(broker_url, Topology(prefix)) as double:
+        yield double
+
+
+# --- coming
+
+
+async def test_a_worker_says_who_it_is_and_claims_its_name_once(controller: ControllerDouble, broker_url: str) -> None:
+    async with announced_worker(controller, broker_url, HandExecutor(), slots=3, models=("m", "n")) as worker:
+        announce = await controller.hears(Announce)
+        assert announce.first
+        assert (announce.worker, announce.instance, announce.slots) == ("w1", worker.instance, 3)
+        assert [card.name for card in announce.models] == ["m", "n"]
+        assert announce.load.free == 3
+        assert announce.protocol == PROTOCOL_VERSION
+        assert announce.made_queues == ("m", "n")
+        await controller.tell(worker.instance, Introduce("c1"))
+        again = await controller.hears(Announce, count=2)
+        assert not again.first
+        assert again.made_queues == ()
+
+
+async def test_every_worker_answers_a_roll_call_once(controller: ControllerDouble, broker_url: str) -> None:
+    async with (
+        announced_worker(controller, broker_url, HandExecutor()),
+        announced_worker(controller, broker_url, HandExecutor(), name="w2"),
+    ):
+        controller.fleet.clear()
+        for _ in range(3):
+            await controller.control(controller.topology.all_workers_key, RollCall("c1"))
+        await eventually(lambda: {a.worker for a in controller.said(Announce)} == {"w1", "w2"}, WITHIN)
+
+
+async def test_a_worker_that_starts_before_the_broker_can_be_reached_comes_when_it_can(
+    controller: ControllerDouble, broker_url: str
+) -> None:
+    async with Proxy(broker_url) as proxy:
+        proxy.refuse()
+        async with running_worker(proxy.url, controller.topology, HandExecutor()) as worker:
+            await eventually(lambda: worker.session._consume.last_error, WITHIN)
+            await proxy.listen()
+            assert (await controller.hears(Announce)).first
+
+
+async def test_heartbeats_tell_the_load_when_it_changes_and_else_from_time_to_time(
+    controller: ControllerDouble, broker_url: str
+) -> None:
+    async with announced_worker(controller, broker_url, HandExecutor(), heartbeat_interval=600.0) as worker:
+        await controller.submit()
+        _, stream = await worker.executor.next()
+        beat = await controller.hears(Heartbeat)
+        assert (beat.instance, beat.load.running, beat.load.free) == (worker.instance, 1, 1)
+        stream.offer("a")
+        stream.offer("b")
+        stream.end()
+        stream.released()
+        await eventually(lambda: controller.said(Heartbeat)[-1].load.running == 0, WITHIN)
+        assert controller.said(Heartbeat)[-1].requests_done == 1
+    async with announced_worker(controller, broker_url, HandExecutor(), name="w2", heartbeat_interval=0.05):
+        controller.fleet.clear()
+        await controller.hears(Heartbeat, count=3)
+
+
+# --- dying
+
+
+async def test_the_broker_tells_of_a_worker_that_dies(controller: ControllerDouble, broker_url: str) -> None:
+    async with announced_worker(controller, broker_url, HandExecutor()) as worker:
+        await eventually(lambda: worker.session._will.made, WITHIN)
+        assert controller.said(Obituary) == []
+        await asyncio.wait([worker.kill()])
+        obituary = await controller.hears(Obituary)
+        assert (obituary.worker, obituary.instance) == ("w1", worker.instance)
+        assert controller.said(Goodbye) == []
+
+
+async def test_the_will_is_renewed_without_an_obituary(controller: ControllerDouble, broker_url: str) -> None:
+    async with announced_worker(controller, broker_url, HandExecutor()) as worker:
+        await eventually(lambda: worker.session._will.made, WITHIN)
+        former = worker.session._will._held
+        worker.session._will.renew()
+        await eventually(lambda: worker.session._will._held is not former, WITHIN)
+        assert controller.said(Obituary) == []
+        await asyncio.wait([worker.kill()])
+        await controller.hears(Obituary)
+
+
+async def test_a_worker_whose_connection_broke_has_a_will_again(controller: ControllerDouble, broker_url: str) -> None:
+    async with (
+        Proxy(broker_url) as proxy,
+        announced_worker(controller, proxy.url, HandExecutor()) as worker,
+    ):
+        await eventually(lambda: worker.session._will.made, WITHIN)
+        proxy.cut()
+        await controller.hears(Obituary)
+        await controller.hears(Announce, count=2)
+        await eventually(lambda: worker.session._will.made, WITHIN)
+        proxy.cut()
+        await controller.hears(Obituary, count=2)
+
+
+# --- leaving
+
+
+@pytest.mark.parametrize("how", ["told by a controller", "told by its process"])
+async def test_a_worker_that_drains_finishes_what_runs_takes_nothing_new_and_says_goodbye(
+    controller: ControllerDouble, broker_url: str, how: str
+) -> None:
+    async with announced_worker(controller, broker_url, HandExecutor(), slots=2) as worker:
+        await eventually(lambda: worker.session._will.made, WITHIN)
+        await controller.submit()
+        _, stream = await worker.executor.next()
+        if how == "told by a controller":
+            await controller.tell(worker.instance, Drain("c1"))
+        else:
+            worker.session.drain()
+        await eventually(lambda: [b for b in controller.said(Heartbeat) if b.state is WorkerState.DRAINING], WITHIN)
+        await controller.submit()
+        stream.offer("all")
+        stream.end()
+        stream.released()
+        assert await asyncio.wait_for(worker.task, WITHIN) is LeaveReason.DRAINED
+        assert (await controller.hears(Goodbye)).instance == worker.instance
+        assert controller.text(1) == "all"
+        assert len(worker.executor.started) == 1
+        assert await controller.waiting_requests() == 1
+        assert controller.said(Obituary) == []
+
+
+async def test_a_drain_that_takes_too_long_leaves_its_streams_to_others(
+    controller: ControllerDouble, broker_url: str
+) -> None:
+    async with announced_worker(controller, broker_url, HandExecutor(), drain_timeout=0.2) as worker:
+        await controller.submit()
+        _, stream = await worker.executor.next()
+        worker.session.drain()
+        assert await asyncio.wait_for(worker.task, WITHIN) is LeaveReason.DRAINED
+        assert stream.cancelled
+        async with announced_worker(controller, broker_url, HandExecutor(), name="w2"):
+            assert (await controller.frame(Ask)).worker == "w2"
+
+
+async def test_a_worker_that_is_ended_leaves_at_once_and_its_streams_to_others(
+    controller: ControllerDouble, broker_url: str
+) -> None:
+    async with announced_worker(controller, broker_url, HandExecutor()) as worker:
+        await controller.submit()
+        _, stream = await worker.executor.next()
+        worker.session.drain()
+        worker.session.end_now()
+        assert await asyncio.wait_for(worker.task, WITHIN) is LeaveReason.ENDED
+        assert stream.cancelled
+        await controller.hears(Goodbye)
+        async with announced_worker(controller, broker_url, HandExecutor(), name="w2"):
+            assert (await controller.frame(Ask)).worker == "w2"
+
+
+# --- names
+
+
+async def test_a_newer_instance_takes_the_name_over_and_the_older_finishes_what_runs_and_leaves(
+    controller: ControllerDouble, broker_url: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with announced_worker(controller, broker_url, HandExecutor()) as older:
+        await controller.submit()
+        _, stream = await older.executor.next()
+        older.session._announcer.first_sent_at = 0.0  # it has been there for long
+        async with announced_worker(controller, broker_url, HandExecutor()) as newer:
+            assert older.instance < newer.instance
+            goodbye = await controller.hears(Goodbye)
+            assert goodbye.instance == older.instance
+            stream.offer("all")
+            stream.end()
+            stream.released()
+            assert await asyncio.wait_for(older.task, WITHIN) is LeaveReason.TAKEN_OVER
+            assert controller.text(1) == "all"
+            assert not newer.task.done()
+            assert controller.said(Goodbye) == [goodbye]
+    assert "name taken over by another instance" in caplog.text
+    assert "name given up by another instance" in caplog.text
+
+
+async def test_of_two_that_claim_a_name_at_once_the_later_instance_stays(
+    controller: ControllerDouble, broker_url: str
+) -> None:
+    async with (
+        running_worker(broker_url, controller.topology, HandExecutor()) as one,
+        running_worker(broker_url, controller.topology, HandExecutor()) as other,
+    ):
+        assert one.instance < other.instance
+        assert await asyncio.wait_for(one.task, WITHIN) is LeaveReason.TAKEN_OVER
+        await eventually(lambda: not other.session._announcer._first, WITHIN)
+        assert not other.task.done()
+
+
+async def test_an_answer_to_a_roll_call_takes_no_name_over(controller: ControllerDouble, broker_url: str) -> None:
+    async with announced_worker(controller, broker_url, HandExecutor()) as worker:
+        worker.session._announcer.first_sent_at = 0.0
+        announce = structs.replace(await controller.hears(Announce), instance="z", first=False)
+        await controller.say(controller.topology.fleet, "first.w1", codec.encode(announce))
+        await controller.tell(worker.instance, Introduce("c1"))
+        await controller.hears(Announce, count=3)
+        assert not worker.task.done()
+
+
+# --- models
+
+
+async def test_a_live_worker_takes_a_model_in_and_lets_it_go(controller: ControllerDouble, broker_url: str) -> None:
+    async with announced_worker(controller, broker_url, HandExecutor()) as worker:
+        await worker.session.add_model(ModelCard("n"))
+        announce = await controller.hears(Announce, count=2)
+        assert [card.name for card in announce.models] == ["m", "n"]
+        assert announce.made_queues == ("n",)
+        generate = await controller.submit("n")
+        assignment, _ = await worker.executor.next()
+        assert assignment.generate == generate
+        await worker.session.remove_model("n")
+        announce = await controller.hears(Announce, count=3)
+        assert [card.name for card in announce.models] == ["m"]
+        await controller.submit("n")
+        assert await controller.waiting_requests("n") == 1
+        assert worker.executor.idle
+
+
+# --- faults
+
+
+async def test_another_major_version_refuses_the_worker_and_it_says_so(
+    controller: ControllerDouble, broker_url: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with announced_worker(controller, broker_url, HandExecutor()) as worker:
+        await controller.tell(worker.instance, Refuse("c1", "this controller speaks 2.0"))
+        await eventually(lambda: "this controller speaks 2.0" in caplog.text, WITHIN)
+        (record,) = [r for r in caplog.records if "this controller speaks 2.0" in r.getMessage()]
+        assert record.levelno == logging.ERROR
+        assert PROTOCOL_VERSION in record.getMessage()
+        assert not worker.task.done()
+
+
+GARBAGE = [b"", b"\xc1", b"\x00" * 1000, codec.encode({"t": "nonsense"}), codec.encode([1, 2]), b"\x93" * 5000]
+
+
+async def test_garbage_on_every_way_in_is_dropped_and_counted_and_nothing_stops(
+    controller: ControllerDouble, broker_url: str
+) -> None:
+    async with announced_worker(controller, broker_url, HandExecutor(), slots=2) as worker:
+        topology = controller.topology
+        ways = [
+            *((topology.requests, key) for key in ("model.m", "resume.m", "pinned.w1")),
+            (topology.requests, topology.own_queue("w1", "m").routing_key),
+            *((topology.control, key) for key in ("all", "model.m", topology.instance_key(worker.instance))),
+            (topology.fleet, "first.w1"),
+            (topology.fleet, "goodbye.w1"),
+        ]
+        for exchange, key in ways:
+            for body in GARBAGE:
+                controller.channel.publish(exchange, key, body, type="x")
+        bad_name = Generate("c" * 300, 1, 1, "r", "m", "completion", 60.0, b"")  # type: ignore[arg-type]
+        await controller.send_request(bad_name)
+        await controller.control(topology.all_workers_key, RollCall("c" * 300))
+        counts = worker.session.garbage.counts
+        await eventually(
+            lambda: counts["requests"] == 4 * len(GARBAGE) + 1 and counts["control"] == 5 * len(GARBAGE) + 1, WITHIN
+        )
+        await controller.submit()
+        _, stream = await worker.executor.next()
+        stream.offer("fine")
+        await controller.frame(Texts)
+        assert worker.session._intake.pool.running == 1
+
+
+async def test_a_request_channel_that_the_broker_closed_is_opened_again_and_nothing_is_lost(
+    controller: ControllerDouble, broker_url: str
+) -> None:
+    async with announced_worker(controller, broker_url, HandExecutor(), slots=2) as worker:
+        generate = await controller.submit()
+        _, stream = await worker.executor.next()
+        await controller.frame(Started)
+        channel = worker.session._intake._channel
+        assert channel is not None
+        # An unknown tag: the broker answers by closing the channel, 406, as for a delivery that was held too long.
+        channel.ack(999)
+        await eventually(lambda: worker.session._intake._channel not in (None, channel), WITHIN)
+        stream.offer("all")
+        stream.end()
+        stream.released()
+        await controller.frame(End)
+        fresh = await controller.submit()
+        assignment, _ = await worker.executor.next()
+        assert assignment.generate == fresh
+        assert controller.text(generate.stream) == "all"
+        assert controller.said(Obituary) == []
+        assert controller.seen(Ask) == []
+
+
+async def test_queues_that_somebody_deleted_are_made_again_and_said_to_be_new(
+    controller: ControllerDouble, broker_url: str
+) -> None:
+    executor = EchoExecutor()
+    async with announced_worker(controller, broker_url, executor) as worker:
+        topology = controller.topology
+        for queue in (
+            topology.model_queue("m"),
+            topology.resume_queue("m"),
+            topology.own_queue("w1", "m"),
+            topology.pinned_queue("w1"),
+        ):
+            await controller.channel.delete_queue(queue.name)
+        await eventually(lambda: [a for a in controller.said(Announce)[1:] if a.made_queues == ("m",)], WITHIN)
+        # The announce may have been before the last of them was there again.
+        await eventually(lambda: not worker.session._queue_lost and not worker.session._broken.is_set(), WITHIN)
+        for key in ("model.m", "resume.m", topology.own_queue("w1", "m").routing_key, "pinned.w1"):
+            await controller.submit(key=key)
+        await eventually(lambda: len(controller.seen(End)) == 4, WITHIN)
+        assert not worker.task.done()
+
+
+async def test_the_control_queue_and_the_will_are_made_again_when_somebody_deleted_them(
+    controller: ControllerDouble, broker_url: str
+) -> None:
+    async with announced_worker(controller, broker_url, HandExecutor()) as worker:
+        await eventually(lambda: worker.session._will.made, WITHIN)
+        will = controller.topology.will_queue("w1", worker.instance)
+        await controller.channel.delete_queue(will.name)
+        control, channel = worker.session._control._queue_name, worker.session._control._channel
+        assert channel is not None
+        await channel.delete_queue(control)
+        await eventually(lambda: worker.session._control._queue_name != control, WITHIN)
+        await eventually(lambda: worker.session._will.made, WITHIN)
+        controller.fleet.clear()
+        await controller.tell(worker.instance, Introduce("c1"))
+        await controller.hears(Announce)
+        await asyncio.wait([worker.kill()])
+        await controller.hears(Obituary)
+
+
+async def test_the_model_queues_of_a_worker_that_left_stay_for_a_while(
+    controller: ControllerDouble, broker_url: str
+) -> None:
+    async with announced_worker(controller, broker_url, HandExecutor()) as worker:
+        worker.session.drain()
+        await asyncio.wait_for(worker.task, WITHIN)
+    assert controller.topology.model_queue("m").arguments["x-expires"] == MODEL_QUEUE_EXPIRES * 1000
+    generate = await controller.submit()
+    async with announced_worker(controller, broker_url, HandExecutor()) as successor:
+        assignment, _ = await successor.executor.next()
+        assert assignment.generate == generate
+        assert controller.said(Announce)[-1].made_queues == ()
