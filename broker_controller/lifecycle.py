@@ -26,6 +26,10 @@ from broker_controller.errors import (
 from broker_wire.messages import Ask, Cancel, Failed, FailureKind, Go, Resend, Started, Stop
 
 
+RETRY_AFTER = 5.0
+"""Seconds that a client whom a full queue refused is told to wait."""
+
+
 class RequestLife:
     """One request. Every method returns what is to be done now, in order."""
 
@@ -85,9 +89,13 @@ class RequestLife:
             case Place.OWN | Place.RESUME:
                 return self._send_again(Place.MODEL)
             case Place.PINNED:
-                return self._give_up(WorkerNotFoundError(self._sentence("the worker that it was sent to is not here")))
+                return self._give_up(
+                    WorkerNotFoundError(f"request {self.request_id}: worker {self.target!r} is not here")
+                )
             case Place.MODEL:
-                return self._give_up(ModelNotFoundError(self._sentence("no worker serves the model")))
+                return self._give_up(
+                    ModelNotFoundError(f"request {self.request_id}: no worker serves model {self.model!r}")
+                )
 
     def on_nacked(self, attempt: int) -> list[Action]:
         """The queue is at its bound. What was accepted once is not refused later: `sweep` tries again."""
@@ -96,8 +104,8 @@ class RequestLife:
         if attempt > 1:
             self._refused = True
             return []
-        error = QueueFullError(self._sentence("as many requests as may wait for the model are waiting"), retry_after=5)
-        return self._give_up(error)
+        text = f"request {self.request_id}: as many requests as may wait for model {self.model!r} are waiting"
+        return self._give_up(QueueFullError(text, retry_after=RETRY_AFTER))
 
     # --- what a worker says
 
