@@ -245,12 +245,13 @@ async def test_a_worker_gets_no_more_requests_at_once_than_it_has_slots(
     controller: BridgingController, llava: str, eventually: Eventually
 ) -> None:
     streams = [await controller.ask(Operation.LLAVA, body(prompt="SAY one !hang|", stop="###")) for _ in range(7)]
+    await eventually(lambda: sum(stream.start is not None for stream in streams) == 5)
     await eventually(lambda: seen(llava)["requests"] == 5)
 
-    streams[0].cancel()
+    next(stream for stream in streams if stream.start is not None).cancel()
 
-    await eventually(lambda: seen(llava)["requests"] == 6)
     await eventually(lambda: sum(stream.start is not None for stream in streams) == 6)
+    await eventually(lambda: seen(llava)["requests"] == 6)
     for stream in streams:
         stream.cancel()
     await eventually(lambda: seen(llava)["left"] == 6)
