@@ -7,6 +7,8 @@ Each look is taken on a throw-away channel, since the broker closes a channel on
 import logging
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 
+from msgspec import structs
+
 from broker_wire.amqp.channel import Channel
 from broker_wire.amqp.delivery import QueueState
 from broker_wire.amqp.session import Session
@@ -95,6 +97,7 @@ class _Declarer:
             self._tolerate(error, exists, f"exchange {name}")
 
     async def queue(self, queue: Queue) -> tuple[QueueState, bool]:
+        queue = _as_understood(queue, self._session.server_version)
         found = await self._find(queue) if queue.name else None
         try:
             state = await (await self._open()).declare_queue(queue)
@@ -132,6 +135,15 @@ class _Declarer:
         if what not in self._session.warned:
             self._session.warned.add(what)
             _log.warning("what is there is used as it is what=%r reason=%s", what, error)
+
+
+def _as_understood(queue: Queue, server_version: tuple[int, ...]) -> Queue:
+    # Only from 4.0 on a delivery limit of -1 means none. Seen with 3.10: it takes it as a number, so a quorum queue
+    # drops every message at its first return; there the default is no limit.
+    if server_version < (4,) and queue.arguments.get("x-delivery-limit") == -1:
+        kept = {name: value for name, value in queue.arguments.items() if name != "x-delivery-limit"}
+        return structs.replace(queue, arguments=kept)
+    return queue
 
 
 def _named(name: str) -> Queue:

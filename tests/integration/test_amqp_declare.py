@@ -1,11 +1,12 @@
 """Declaring what several versions and sides share: the first creates, the others use what is there."""
 
+import asyncio
 from collections.abc import AsyncIterator
 
 import msgspec
 import pytest
 
-from broker_wire.amqp import declare_queues, declare_topology, queue_ready_counts
+from broker_wire.amqp import Delivery, declare_queues, declare_topology, queue_ready_counts
 from broker_wire.errors import ChannelClosedError
 from broker_wire.topology import Queue, QueueBounds, Topology
 from tests.integration.amqp_harness import WAIT, Client, Proxy, connected
@@ -93,6 +94,24 @@ async def test_a_queue_that_the_broker_refuses_is_an_error(client: Client, topol
     bad = msgspec.structs.replace(topology.model_queue("m"), arguments={"x-message-ttl": "soon"})
     with pytest.raises(ChannelClosedError, match="406"):
         await declare_queues(client.session, [bad])
+
+
+async def test_a_quorum_queue_keeps_a_message_that_is_given_back(client: Client, prefix: str) -> None:
+    queue = Topology(f"{prefix}q", QueueBounds(quorum=True)).model_queue("m")
+    await declare_topology(client.session, {queue.exchange: "direct"})
+    await declare_queues(client.session, [queue])
+    channel = await client.session.channel(confirms=True)
+    try:
+        await channel.publish_confirmed(queue.exchange, queue.routing_key, b"x", type="t", timeout=WAIT)
+        for given_back_before in (False, True, True):
+            arrived: asyncio.Queue[Delivery] = asyncio.Queue()
+            channel.consume_soon(queue.name, arrived.put_nowait, prefetch=1)
+            delivery = await asyncio.wait_for(arrived.get(), WAIT)
+            assert delivery.redelivered == given_back_before
+            channel.cancel(delivery.consumer_tag)
+            channel.nack(delivery.tag)
+    finally:
+        await channel.delete_queue(queue.name)
 
 
 async def test_lengths_are_read_and_a_missing_queue_has_none(client: Client, topology: Topology, prefix: str) -> None:
