@@ -18,6 +18,8 @@ T = TypeVar("T")
 
 ENGINES_RETURN = 3.0
 """Seconds that engines have to come back in after the worker has left; by then their streams are over."""
+ENGINES_RETURN_AT_ONCE = 0.3
+"""The same when the worker was told to end at once."""
 
 
 class BrokerThread:
@@ -76,7 +78,10 @@ class BrokerThread:
         self._session = WorkerSession(self._config, self._executor, self._executor.cards)
         self._loop = asyncio.get_running_loop()
         self._ready.set()
+        reason = LeaveReason.ENDED
         try:
-            return await self._session.run()
+            reason = await self._session.run()
         finally:
-            self.engines_hang = not await self._executor.aclose(ENGINES_RETURN)
+            patience = ENGINES_RETURN_AT_ONCE if reason is LeaveReason.ENDED else ENGINES_RETURN
+            self.engines_hang = not await self._executor.aclose(patience)
+        return reason

@@ -16,8 +16,13 @@ class _LineFormatter(logging.Formatter):
         super().__init__("%(asctime)s %(levelname)s %(message)s")
 
     def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802 - the standard library's name
-        # A client's text in a message must not look like a line of ours.
-        return super().formatMessage(record).replace("\n", "\\n").replace("\r", "\\r")
+        """A client's text in a message must neither look like a line of ours nor move a terminal's cursor."""
+        line = super().formatMessage(record)
+        return line if line.isprintable() else "".join(map(_printable, line))
+
+
+def _printable(character: str) -> str:
+    return character if character.isprintable() else ascii(character)[1:-1]
 
 
 def log_to_stderr(level: str) -> None:

@@ -282,6 +282,8 @@ def _check(config: SessionConfig) -> None:
     Topology(config.prefix)
     if config.slots < 1:
         raise ValueError(f"slots has to be at least 1, not {config.slots}")
+    if config.bounds.max_length < 1:
+        raise ValueError(f"the limit of a queue has to be at least 1, not {config.bounds.max_length}")
     if not (math.isfinite(config.speed) and config.speed >= 0):
         raise ValueError(f"speed has to be 0 or more, not {config.speed}")
     if config.bounds.max_length < 1:

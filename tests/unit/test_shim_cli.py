@@ -36,6 +36,7 @@ def test_the_command_line_reaches_the_worker(started: list[Worker]) -> None:
     command = (
         "echo --model a --model b --name w-1 --slots 3 --speed 2.5 --drain-timeout 7 --tokens-per-second 9"
         " --broker-url amqp://h1,amqp://h2 --broker-ca ca.pem --broker-cert c.pem --broker-key k.pem --prefix p"
+        " --queue-limit 9"
     )
     assert cli.main(command.split()) == 0
 
@@ -44,6 +45,7 @@ def test_the_command_line_reaches_the_worker(started: list[Worker]) -> None:
     assert [card.name for card in worker.models] == ["a", "b"]
     assert (config.name, config.slots, config.speed, config.drain_timeout) == ("w-1", 3, 2.5, 7.0)
     assert (config.broker_url, config.prefix) == ("amqp://h1,amqp://h2", "p")
+    assert config.bounds.max_length == 9
     assert config.tls is not None
     assert (config.tls.ca, config.tls.certificate, config.tls.key) == (Path("ca.pem"), Path("c.pem"), Path("k.pem"))
 
@@ -80,6 +82,7 @@ def test_variables_stand_in_for_options_and_options_win(started: list[Worker], m
         (["echo"], "--model NAME"),
         (["echo", "--model", "a", "--slots", "0"], "slots has to be at least 1, not 0"),
         (["echo", "--model", "a", "--speed", "-1"], "speed has to be 0 or more"),
+        (["echo", "--model", "a", "--queue-limit", "0"], "limit of a queue has to be at least 1"),
         (["echo", "--model", "a", "--prefix", "a b"], "prefix 'a b' is refused"),
         (["echo", "--model", "a", "--tokens-per-second", "0"], "tokens per second have to be more than 0"),
         (["echo", "--model", "a", "--drain-timeout", "0"], "drain_timeout has to be more than 0"),
@@ -167,11 +170,13 @@ def test_help_is_grouped(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 def test_a_log_line_stays_one_line() -> None:
-    script = "import logging, workers_shim.log_lines as l; l.log_to_stderr('info'); logging.info('a %s', 'x\\ny')"
+    script = (
+        "import logging, workers_shim.log_lines as l; l.log_to_stderr('info'); logging.info('a %s', 'x\\ny\\x1b[2J')"
+    )
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=PATIENCE, check=True)
 
     [line] = done.stderr.splitlines()
-    assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z INFO a x\\ny", line)
+    assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z INFO a x\\ny\\x1b\[2J", line)
     assert logging.getLogger().level != logging.NOTSET
 
 

@@ -264,4 +264,6 @@ def find_default_model() -> Path:
 
 def default_threads() -> int:
     """Half of the cores, so that two workers share a machine: llama.cpp's threads wait for each other in busy loops."""
-    return max(1, min(MAX_DEFAULT_THREADS, len(os.sched_getaffinity(0)) // 2))
+    # Which cores this process may use is known on Linux only.
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return max(1, min(MAX_DEFAULT_THREADS, cores // 2))
