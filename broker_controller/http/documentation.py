@@ -317,6 +317,7 @@ STATUS = {
                 "controller": {"id": "5f0c", "dispatch_method": "queue", "ready": True, "reasons": []},
                 "broker": {"connected": True, "blocked": False, "problem": None, "version": "4.0.5"},
                 "workers": [{"name": "gpu-1", "state": "ready", "slots": 4, "free": 3, "running": 1}],
+                "http_workers": [{"worker": "http://10.0.0.7:21002", "state": "bridging", "models": ["llava"]}],
                 "models": [{"name": _MODEL, "workers": 1, "slots": 4, "free": 3, "queue_length": 0}],
                 "streams": {"running": 1, "waiting": 0, "finished": 17, "failed": 0, "inflight_bytes": 812},
                 "garbage": {},

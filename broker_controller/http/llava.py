@@ -6,7 +6,6 @@ The parts that generate are in `generate`, those for a certain worker in `worker
 from functools import partial
 
 from broker_controller.dispatch import DispatchMethod
-from broker_controller.errors import AddressRefusedError, BadRequestError
 from broker_controller.http import documentation as docs
 from broker_controller.http.bodies import BodyReader, HeartBeatBody, ModelBody, RegistrationBody
 from broker_controller.http.call import Call
@@ -14,7 +13,6 @@ from broker_controller.http.errors import cumulative_stream_style, cumulative_st
 from broker_controller.http.generate import generate, generate_stream
 from broker_controller.http.routes import CallRoute
 from broker_controller.http.services import Services
-from broker_wire.errors import NameRefusedError
 
 TAG = "Controller (LLaVA, FastChat)"
 
@@ -54,23 +52,15 @@ class _Surface:
 
     async def register_worker(self, call: Call) -> None:
         asked = _registration.read(await self._services.read_body(call))
-        bridges = self._services.bridges
-        if bridges is None:
-            raise AddressRefusedError("this controller takes no workers that register over HTTP")
-        try:
-            await bridges.register(
-                asked.worker_name, asked.check_heart_beat, asked.worker_status, asked.multimodal or False
-            )
-        except NameRefusedError as error:
-            raise BadRequestError(str(error)) from error
+        await self._services.bridges.register(
+            asked.worker_name, asked.check_heart_beat, asked.worker_status, asked.multimodal or False
+        )
         # As LLaVA does, also where the worker gave no status: it finds out by its next heartbeat.
         await call.respond_json(None)
 
     async def receive_heart_beat(self, call: Call) -> None:
         asked = _heart_beat.read(await self._services.read_body(call))
-        bridges = self._services.bridges
-        exists = bridges is not None and bridges.heartbeat(asked.worker_name, int(asked.queue_length))
-        await call.respond_json({"exist": exists})
+        await call.respond_json({"exist": self._services.bridges.heartbeat(asked.worker_name, asked.queue_length)})
 
     async def refresh_all_workers(self, call: Call) -> None:
         await self._services.fleet.roll_call()

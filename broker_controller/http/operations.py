@@ -68,6 +68,7 @@ def _status(services: Services) -> dict[str, Any]:
             "version": ".".join(map(str, links.server_version)) or None,
         },
         "workers": _workers(services),
+        "http_workers": services.bridges.status(),
         "models": _models(services),
         "streams": services.gateway.status(),
         "garbage": dict(services.garbage.counts),

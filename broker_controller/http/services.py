@@ -1,9 +1,8 @@
 """The parts of one controller that the HTTP surfaces use."""
 
-from typing import Any, Protocol
-
 from msgspec import Struct
 
+from broker_controller.bridge import Bridges
 from broker_controller.controller import Controller
 from broker_controller.fleet import Fleet
 from broker_controller.gateway import Gateway
@@ -17,16 +16,6 @@ from broker_wire.garbage import GarbageBin
 from broker_wire.messages import Operation
 
 
-class Bridges(Protocol):
-    """Workers of the old kind, at HTTP addresses."""
-
-    async def register(self, url: str, check_heart_beat: bool, status: dict[str, Any] | None, multimodal: bool) -> bool:
-        """False where the worker gives no status. Raises: AddressRefusedError, NameRefusedError."""
-
-    def heartbeat(self, url: str, queue_length: int) -> bool:
-        """False where it should register again."""
-
-
 class Services(Struct, frozen=True):
     """What a surface may ask and tell."""
 
@@ -36,8 +25,8 @@ class Services(Struct, frozen=True):
     links: Links
     queues: QueueWatch
     garbage: GarbageBin
+    bridges: Bridges
     settings: Settings
-    bridges: Bridges | None
 
     async def read_body(self, call: Call) -> bytes:
         """Raises: RequestTooLargeError, BadRequestError, ClientLeftError."""

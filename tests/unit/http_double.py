@@ -13,11 +13,12 @@ from typing import Any, Self, cast
 from fastapi import FastAPI
 
 from broker_controller.controller import Controller
+from broker_controller.decisions import Limits, Place
 from broker_controller.errors import ServiceError
-from broker_controller.gateway import Submission
 from broker_controller.http.app import create_app
 from broker_controller.http.services import Services
-from broker_controller.lifecycle import Limits, Place, RequestLife
+from broker_controller.lifecycle import RequestLife
+from broker_controller.request_sender import Submission
 from broker_controller.settings import Settings
 from broker_controller.streams import GenerationStream
 from broker_wire.messages import Announce, End, ModelCard, Piece, Started, Usage
@@ -115,8 +116,11 @@ class BridgesDouble:
         self.registered.append(registration)
         return True
 
-    def heartbeat(self, url: str, queue_length: int) -> bool:
+    def heartbeat(self, url: str, queue_length: float) -> bool:
         return any(registration[0] == url for registration in self.registered) and queue_length >= 0
+
+    def status(self) -> list[dict[str, Any]]:
+        return [{"worker": registration[0], "state": "bridging"} for registration in self.registered]
 
 
 class World:
@@ -137,7 +141,7 @@ class World:
             queues=cast("Any", self.queues),
             garbage=cast("Any", SimpleNamespace(counts=Counter(fleet=2))),
             settings=Settings(**settings),
-            bridges=self.bridges,
+            bridges=cast("Any", self.bridges),
         )
         self.app: FastAPI = create_app(self.services)
 

@@ -8,6 +8,7 @@ import pytest
 
 from broker_controller.errors import (
     AddressRefusedError,
+    BadRequestError,
     DeadlineError,
     EngineError,
     EngineRefusedError,
@@ -19,7 +20,6 @@ from broker_controller.errors import (
 )
 from broker_controller.http import cumulative, streaming
 from broker_controller.http.cumulative import CumulativeWriter
-from broker_wire.errors import NameRefusedError
 from broker_wire.messages import End, Operation, Piece, Usage
 from tests.unit.http_double import World
 
@@ -267,7 +267,7 @@ async def test_an_http_worker_registers_and_its_heartbeats_are_known() -> None:
 
 
 @pytest.mark.parametrize(
-    ("refusal", "status"), [(AddressRefusedError("not from there"), 403), (NameRefusedError("a bad name"), 400)]
+    ("refusal", "status"), [(AddressRefusedError("not from there"), 403), (BadRequestError("no such address"), 400)]
 )
 async def test_an_http_worker_may_be_refused(refusal: Exception, status: int) -> None:
     world = World()

@@ -32,6 +32,7 @@ async def test_the_status_shows_workers_models_broker_and_garbage() -> None:
     world = World()
     world.announce("w1", "tiny", slots=4)
     world.queues.lengths = {"tiny": 7, "orphan": 1}
+    world.bridges.registered.append(("http://old",))
     status = (await world.get("/status").whole()).json()
     assert status["controller"] == {"id": "c0ffee", "dispatch_method": "queue", "ready": True, "reasons": []}
     assert status["broker"] == {"connected": True, "blocked": False, "problem": None, "version": "4.0.5"}
@@ -40,6 +41,7 @@ async def test_the_status_shows_workers_models_broker_and_garbage() -> None:
         {"name": "orphan", "workers": 0, "slots": 0, "free": 0, "queue_length": 1},
         {"name": "tiny", "workers": 1, "slots": 4, "free": 0, "queue_length": 7},
     ]
+    assert status["http_workers"] == [{"worker": "http://old", "state": "bridging"}]
     assert status["streams"] == {"running": 0, "waiting": 0}
     assert status["garbage"] == {"fleet": 2}
 
