@@ -74,6 +74,8 @@ class CountingRelay:
         self._broker = (host, port)
         self._server: asyncio.Server | None = None
         self._writers: set[asyncio.StreamWriter] = set()
+        self._idle = asyncio.Event()
+        self._idle.set()
 
     async def __aenter__(self) -> "CountingRelay":
         self._server = await asyncio.start_server(self._serve, "127.0.0.1", 0)
@@ -85,18 +87,22 @@ class CountingRelay:
         self._server.close()
         for writer in self._writers:
             writer.close()
+        await self._idle.wait()
         await self._server.wait_closed()
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         broker_reader, broker_writer = await asyncio.open_connection(*self._broker)
         pair = {writer, broker_writer}
         self._writers |= pair
+        self._idle.clear()
         try:
             async with asyncio.TaskGroup() as both:
                 both.create_task(_pass_on(reader, broker_writer, _FrameReader(FROM_CLIENT, self.counts)))
                 both.create_task(_pass_on(broker_reader, writer, _FrameReader(FROM_BROKER, self.counts)))
         finally:
             self._writers -= pair
+            if not self._writers:
+                self._idle.set()
 
 
 async def _pass_on(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, frames: _FrameReader) -> None:

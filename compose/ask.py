@@ -1,6 +1,6 @@
 """Asks the running containers as clients do. Used by scripts/test-compose.sh; needs nothing but Python.
 
-python3 compose/ask.py http://localhost:21001 workers 3     waits until exactly three workers are live
+python3 compose/ask.py http://localhost:21001 workers 3     waits until exactly three are heard of and ready
 python3 compose/ask.py http://localhost:21001 answer        the same question through both protocols, streamed
     python3 compose/ask.py http://localhost:21001 alive         waits until the controller's process answers at all
 """
@@ -40,10 +40,12 @@ def served_model(base: str) -> str:
     return models[0]
 
 
-def expect_workers(base: str, count: int) -> str:
+def expect_workers(base: str, count: int, since: float) -> str:
+    """Exactly so many are ready, and each was heard of `since` then: what was known before a restart does not count."""
     with urllib.request.urlopen(f"{base}/status", timeout=STEP_TIMEOUT) as response:
         workers = json.load(response)["workers"]
-    ready = sorted(worker["name"] for worker in workers if worker["state"] == "ready")
+    silence = time.monotonic() - since
+    ready = sorted(w["name"] for w in workers if w["state"] == "ready" and w["last_seen_age"] <= silence)
     if len(ready) != count:
         raise NotYetError(f"{len(ready)} workers are ready: {', '.join(ready) or 'none'}")
     return f"{served_model(base)} is served by {', '.join(ready)}"
@@ -124,8 +126,9 @@ def main() -> int:
     steps.add_parser("alive", help="wait for /healthz alone: the process is up, with a broker or without")
     arguments = parser.parse_args()
     base: str = arguments.base.rstrip("/")
+    started = time.monotonic()
     questions: dict[str, list[Callable[[], str]]] = {
-        "workers": [lambda: expect_workers(base, arguments.count)],
+        "workers": [lambda: expect_workers(base, arguments.count, started)],
         "answer": [lambda: chat(base), lambda: llava(base)],
         "alive": [lambda: f"/healthz: {urllib.request.urlopen(f'{base}/healthz', timeout=STEP_TIMEOUT).status}"],
     }
