@@ -10,7 +10,7 @@ import os
 import random
 import socket
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from importlib import metadata
 
 from msgspec import Struct
@@ -100,9 +100,9 @@ class Announcer:
 
     # --- what to say
 
-    def queues_made(self, models: Iterable[str]) -> None:
-        """These models' queues had to be created; the next announce says so, until one is confirmed."""
-        self._made.update(models)
+    def queue_made(self, model: str) -> None:
+        """This model's queue had to be created; the next announces say so, until one is confirmed."""
+        self._made.add(model)
 
     def announce(self) -> None:
         """Say who this is, now or as soon as it can be said."""

@@ -5,7 +5,7 @@ delivery means is for `custody`; this module knows only consumers, tags and queu
 """
 
 import logging
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 
 from broker_wire.amqp import Channel, Delivery, Session, declare_queues
@@ -23,6 +23,7 @@ class Intake:
         take: called with each delivery that has a slot.
         on_closed: called when the channel went; every delivery's tag is void.
         on_queue_lost: called when the broker ended a consumer; `restore` it.
+        on_made: called with a model whose queue had to be created: whatever waited in an earlier one is gone.
     """
 
     def __init__(
@@ -30,10 +31,12 @@ class Intake:
         topology: Topology,
         worker: str,
         slots: int,
+        models: Iterable[str],
         *,
         take: Callable[[Lease[Delivery]], None],
         on_closed: Callable[[], None],
         on_queue_lost: Callable[[], None],
+        on_made: Callable[[str], None],
     ) -> None:
         self.pool: SlotPool[Delivery] = SlotPool(slots)
         self._topology = topology
@@ -41,10 +44,11 @@ class Intake:
         self._take = take
         self._on_closed = on_closed
         self._on_queue_lost = on_queue_lost
+        self._on_made = on_made
         self._channel: Channel | None = None
         self._tags: dict[Consumer, str] = {}
-        self._models: list[str] = []
-        self.pool.add([Source(Role.PINNED)])
+        self._models = list(models)
+        self.pool.add(self._sources(self._models))
 
     @property
     def open(self) -> bool:
@@ -53,36 +57,25 @@ class Intake:
 
     # --- channel and queues
 
-    async def start(self, session: Session) -> set[str]:
-        """Declare every queue and consume.
-
-        Returns: models whose queue had to be created. Raises: BrokerError.
-        """
-        made = await self._declare(session, self._models)
+    async def start(self, session: Session) -> None:
+        """Declare every queue and consume. Raises: BrokerError."""
+        await self._declare(session, self._models)
         self._channel = await session.channel(on_closed=self._closed)
         self._perform(self.pool.opened())
-        return made
 
-    async def restore(self, session: Session) -> set[str]:
-        """Declare the queues anew whose consumers the broker ended, and consume them.
-
-        Returns: models whose queue had to be created. Raises: BrokerError.
-        """
-        made = await self._declare(session, self._models)
+    async def restore(self, session: Session) -> None:
+        """Declare the queues anew whose consumers the broker ended, and consume them. Raises: BrokerError."""
+        await self._declare(session, self._models)
         if self.open:
             self._perform(self.pool.add(self._sources(self._models)))
-        return made
 
-    async def add_model(self, model: str, session: Session | None) -> set[str]:
-        """Take requests for a model, too; without a session, from the next connection on.
-
-        Returns: the model, if its queue had to be created. Raises: BrokerError.
-        """
+    async def add_model(self, model: str, session: Session | None) -> None:
+        """Take requests for a model, too; without a session, from the next connection on. Raises: BrokerError."""
         if model not in self._models:
             self._models.append(model)
-        made = set() if session is None else await self._declare(session, [model])
+        if session is not None:
+            await self._declare(session, [model])
         self._perform(self.pool.add(self._sources([model])))
-        return made
 
     def remove_model(self, model: str) -> None:
         """Take no more requests for a model."""
@@ -166,11 +159,12 @@ class Intake:
             _log.warning("consumer ended by the broker queue=%s", self._queue(consumer.source).name)
             self._on_queue_lost()
 
-    async def _declare(self, session: Session, models: Iterable[str]) -> set[str]:
-        by_name = {self._topology.model_queue(model).name: model for model in models}
-        queues = [self._queue(source) for source in self._sources(models)]
-        created = await declare_queues(session, queues)
-        return {by_name[name] for name in created if name in by_name}
+    async def _declare(self, session: Session, models: Sequence[str]) -> None:
+        for model in models:
+            # Each told by itself: if one of the next fails, it must be known all the same that this one is new.
+            if await declare_queues(session, [self._topology.model_queue(model)]):
+                self._on_made(model)
+        await declare_queues(session, [self._queue(source) for source in self._sources(models)])
 
     def _sources(self, models: Iterable[str]) -> list[Source]:
         roles = (Role.RESUME, Role.MODEL, Role.OWN)

@@ -100,9 +100,11 @@ class WorkerSession:
             self._topology,
             config.name,
             config.slots,
+            self._models,
             take=self._custody.take,
             on_closed=self._requests_closed,
             on_queue_lost=self._request_queue_lost,
+            on_made=self._queue_made,
         )
         self._custody.outbox, self._custody.desk = self._outbox, self._intake
         self._control = Control(
@@ -161,7 +163,7 @@ class WorkerSession:
         async with self._opening:
             await self._control.add_model(card.name)
             session = self._consuming if self._intake.open else None
-            self._announcer.queues_made(await self._intake.add_model(card.name, session))
+            await self._intake.add_model(card.name, session)
         self._announcer.announce()
 
     async def remove_model(self, name: str) -> None:
@@ -205,12 +207,16 @@ class WorkerSession:
         if not self._will.open:
             await self._will.start(session)
         if not self._intake.open:
-            for model in self._models:
-                await self._intake.add_model(model, None)
-            self._announcer.queues_made(await self._intake.start(session))
+            self._queue_lost = False
+            await self._intake.start(session)
         elif self._queue_lost:
-            self._announcer.queues_made(await self._intake.restore(session))
-        self._queue_lost = False
+            # Cleared first: another queue may be lost while these are declared.
+            self._queue_lost = False
+            try:
+                await self._intake.restore(session)
+            except BrokerError:
+                self._queue_lost = True
+                raise
         self._ready_or_not()
 
     def _ready_or_not(self) -> None:
@@ -236,6 +242,9 @@ class WorkerSession:
     def _request_queue_lost(self) -> None:
         self._queue_lost = True
         self._broken.set()
+
+    def _queue_made(self, model: str) -> None:
+        self._announcer.queue_made(model)
 
     def _blocked(self, blocked: bool) -> None:
         self._outbox.set_blocked(blocked)
