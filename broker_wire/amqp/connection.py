@@ -134,9 +134,9 @@ class Connection:
             async with asyncio.timeout(timeout):
                 await self._ready.wait()
         except TimeoutError:
-            raise self.last_error or NotConnectedError(
-                f"no connection to {self.addresses.safe()} within {timeout:g} s"
-            ) from None
+            if self.last_error is not None:
+                raise self.last_error.with_traceback(None) from None
+            raise NotConnectedError(f"no connection to {self.addresses.safe()} within {timeout:g} s") from None
 
     async def _prepare(self, link: Link) -> None:
         self.state = ConnectionState.PREPARING

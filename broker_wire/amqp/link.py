@@ -116,14 +116,14 @@ class Link(AsyncioConnection, asyncio.Protocol):
         return self._transport.get_write_buffer_size() if self._transport is not None else 0
 
     def send(self, data: bytes) -> None:
-        """Write whole frames. Raises: NotConnectedError."""
+        """Write whole frames. After the end they are dropped: the channels are being told just now, one by one."""
         if self._transport is None:
-            raise NotConnectedError(f"there is no connection to {self.endpoint.safe()}")
+            return
         self.bytes_sent += len(data)
         self._transport.write(data)
 
     def send_method(self, channel: int, method: Any) -> None:
-        """Write one of pika's method objects. Raises: NotConnectedError."""
+        """Write one of pika's method objects."""
         self.send(Method(channel, method).marshal())
 
     async def handshake(self, addresses: BrokerAddresses) -> None:

@@ -117,7 +117,7 @@ class RawChannel(ABC):
 
     def _call(self, method: Method, reply: type[Method], consumer_tag: str | None = None) -> asyncio.Future[Method]:
         if self.state is not ChannelState.OPEN:
-            raise self._why_closed
+            raise self._reason()
         future: asyncio.Future[Method] = asyncio.get_running_loop().create_future()
         self._link.send_method(self.number, method)
         self._calls.append(_Call(reply, consumer_tag, future))
@@ -135,7 +135,11 @@ class RawChannel(ABC):
         except TimeoutError:
             # A late answer would be taken for that of the next call.
             self.abandon(f"the broker did not answer {name} within {RPC_TIMEOUT:g} s")
-            raise self._why_closed from None
+            raise self._reason() from None
+
+    def _reason(self) -> BrokerError:
+        # One object is raised again and again while nobody opens a new channel; its traceback must not grow.
+        return self._why_closed.with_traceback(None)
 
     # --- frames in ---
 

@@ -343,8 +343,11 @@ async def test_a_channel_closed_by_the_broker_fails_what_waits_and_leaves_the_co
     channel.reject(1)
     with pytest.raises(NotConnectedError, match="404"):
         channel.publish("", missing.name, b"x", type="t")
-    with pytest.raises(ChannelClosedError, match="404"):
-        await channel.declare_queue(missing)
+    for _ in range(3):
+        with pytest.raises(ChannelClosedError, match="404") as refusal:
+            await channel.declare_queue(missing)
+    # It is one object each time; its traceback must not grow with the calls.
+    assert len(refusal.traceback) < 8
     again = await client.session.channel()
     assert (await again.declare_queue(Queue("", "", "", {}, exclusive=True))).ready == 0
     assert client.lost == []

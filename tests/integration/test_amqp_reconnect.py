@@ -9,7 +9,16 @@ from typing import Any
 import pytest
 import uvloop
 
-from broker_wire.amqp import Channel, Delivery, Session, declare_queues, declare_topology, parse_broker_url, raw_channel
+from broker_wire.amqp import (
+    Channel,
+    Delivery,
+    Outcome,
+    Session,
+    declare_queues,
+    declare_topology,
+    parse_broker_url,
+    raw_channel,
+)
 from broker_wire.amqp import connection as connection_module
 from broker_wire.errors import BrokerError, ChannelClosedError, NotConnectedError
 from broker_wire.topology import Queue, Topology
@@ -202,6 +211,24 @@ async def test_calls_that_wait_fail_when_the_connection_goes(broker_url: str) ->
                 await call
         await calls[3]
         channel.ack(1)
+
+
+async def test_when_the_connection_goes_one_channels_callback_can_use_another_without_harm(
+    broker_url: str, prefix: str, eventually: Eventually, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with Proxy(broker_url) as proxy, connected(proxy.url) as client:
+        outcomes: list[Outcome] = []
+        other: list[Channel] = []
+
+        def use_the_other(_: ChannelClosedError) -> None:
+            other[0].ack(1)
+            other[0].publish("", prefix, b"x", type="t", on_outcome=outcomes.append)
+
+        await client.session.channel(on_closed=use_the_other)
+        other.append(await client.session.channel(confirms=True))
+        proxy.cut()
+        await eventually(lambda: outcomes == [Outcome.LOST])
+    assert "callback failed" not in caplog.text
 
 
 async def test_a_call_that_is_not_answered_gives_the_channel_up(
