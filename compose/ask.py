@@ -1,7 +1,7 @@
 """Asks the running containers as clients do. Used by scripts/test-compose.sh; needs nothing but Python.
 
-python3 compose/ask.py http://localhost:21001 workers 3     waits until exactly three are heard of and ready
-python3 compose/ask.py http://localhost:21001 answer        the same question through both protocols, streamed
+    python3 compose/ask.py http://localhost:21001 workers 3     waits until exactly three are heard of and ready
+    python3 compose/ask.py http://localhost:21001 answer        the same question through both protocols, streamed
     python3 compose/ask.py http://localhost:21001 alive         waits until the controller's process answers at all
 """
 
@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterator
 from http.client import HTTPException, HTTPResponse
 from typing import Any
 
-QUESTION = "What is the capital of France?"
+QUESTION = "Name three colours."
 STEP_TIMEOUT = 30.0  # seconds for one request
 TRY_AGAIN_AFTER = 0.5  # seconds between two looks
 
