@@ -136,6 +136,22 @@ async def test_sampling_parameters_reach_llama_cpp(executor: EngineExecutor) -> 
     assert penalised.text != greedy.text
 
 
+async def test_the_answer_keeps_to_a_schema(executor: EngineExecutor) -> None:
+    schema = {"type": "object", "properties": {"n": {"type": "integer"}}, "required": ["n"], "maxProperties": 1}
+    wanted = {"type": "json_schema", "json_schema": {"schema": schema}}
+    stream = await answer(executor, messages=QUESTION, temperature=0, max_tokens=40, response_format=wanted)
+
+    assert list(json.loads(stream.text)) == ["n"]
+
+
+async def test_without_a_limit_the_answer_ends_where_the_context_ends(executor: EngineExecutor) -> None:
+    stream = await answer(executor, prompt="word " * (CONTEXT - 50), ignore_eos=True)
+
+    assert stream.last_words[0][1] == "length"
+    usage = usage_of(stream)
+    assert CONTEXT - 5 <= usage.prompt_tokens + usage.completion_tokens <= CONTEXT
+
+
 async def test_logprobs_come_with_their_tokens(executor: EngineExecutor) -> None:
     stream = await answer(executor, messages=QUESTION, temperature=0, max_tokens=3, logprobs=True, top_logprobs=2)
 
@@ -222,6 +238,8 @@ async def test_an_answer_that_was_complete_but_for_its_end_ends(executor: Engine
         ({"prompt": ["a", "b"]}, "one prompt a request"),
         ({"prompt": "a", "grammar": "root ::= ((("}, "grammar"),
         ({"prompt": "a", "top_k": "many"}, "top_k"),
+        ({"messages": [{"role": "user", "content": [{"type": "nonsense"}]}]}, "cannot read the request"),
+        ({"messages": [{"role": "assistant", "tool_calls": "x"}]}, "cannot read the request"),
         ({"messages": [{"role": "user", "content": [{"type": "image_url", "image_url": {"url": "x"}}]}]}, "images"),
     ],
 )

@@ -126,7 +126,7 @@ class LlamaCpp:
         generation = _Generation(self._server, request, body)
         try:
             for chunk in generation.chunks():
-                yield from _read(chunk, had)
+                yield from read_chunk(chunk, had)
         finally:
             # The slot is free when llama.cpp has let go of it, not before.
             generation.stop()
@@ -188,6 +188,9 @@ class _Generation:
     def _main(self, handle: Any, body: dict[str, Any]) -> None:
         try:
             handle(body, self._on_chunk)
+        except (ValueError, RuntimeError) as error:
+            # What goes wrong while it generates comes as a chunk. This is the body, which it cannot make sense of.
+            self._queue.put(RequestError(f"llama.cpp cannot read the request: {error}"))
         except BaseException as error:  # noqa: BLE001 - it is raised again where the chunks are read
             self._queue.put(error)
         finally:
@@ -199,8 +202,10 @@ class _Generation:
         return self._stopped or self._request.cancelled
 
 
-def _read(chunk: dict[str, Any], had: int) -> Iterator[str | Chunk]:
-    """`had` is the number of tokens that belong to the answer, though they came with the prompt.
+def read_chunk(chunk: dict[str, Any], had: int) -> Iterator[str | Chunk]:
+    """A chunk of llama.cpp's, as our own.
+
+    `had` is the number of tokens that belong to the answer, though they came with the prompt.
 
     Raises: RequestError, RuntimeError.
     """
