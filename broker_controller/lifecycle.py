@@ -25,7 +25,6 @@ from broker_controller.errors import (
 )
 from broker_wire.messages import Ask, Cancel, Failed, FailureKind, Go, Resend, Started, Stop
 
-
 RETRY_AFTER = 5.0
 """Seconds that a client whom a full queue refused is told to wait."""
 

@@ -1,0 +1,93 @@
+"""The broker goes, and comes back: what ran goes on from where it was, what waited is sent again."""
+
+import signal
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+
+from broker_controller.private_node import PrivateNode
+from tests.acceptance.fleet import Fleet, RunningController, echo_text
+from tests.waiting import eventually_sync
+
+PROMPT = "the quick brown fox"
+TOKENS = 120
+GO_DOWN: dict[str, Callable[[PrivateNode], None]] = {"in order": PrivateNode.stop, "kill -9": PrivateNode.kill}
+
+
+@pytest.mark.parametrize("how", GO_DOWN)
+def test_streams_survive_a_restart_of_the_broker_and_what_waited_is_served(
+    fleet: Fleet, node: PrivateNode, how: str
+) -> None:
+    controller = fleet.controller()
+    for name in ("w1", "w2"):
+        fleet.worker(name, "--slots", "2", "--tokens-per-second", "20")
+    controller.wait_for_workers("w1", "w2")
+    with ThreadPoolExecutor(8) as threads:
+        answers = [threads.submit(controller.generate, f"{PROMPT} {number}", TOKENS) for number in range(8)]
+        eventually_sync(lambda: controller.get("/status")["streams"]["running"] == 4)
+        eventually_sync(lambda: controller.get("/status")["streams"]["waiting"] == 4)
+        GO_DOWN[how](node)
+        eventually_sync(lambda: not controller.get("/status")["broker"]["connected"])
+        node.start()
+        texts = [answer.result(90)["text"] for answer in answers]
+    assert texts == [echo_text(f"{PROMPT} {number}", TOKENS) for number in range(8)]
+    controller.wait_for_workers("w1", "w2")
+    eventually_sync(lambda: all(worker["running"] == 0 for worker in controller.get("/status")["workers"]))
+    assert controller.chat(PROMPT, 3).status_code == 200
+
+
+def is_blocked(controller: RunningController) -> bool:
+    """The broker tells only whoever publishes: a roll-call does."""
+    controller.post("/refresh_all_workers")
+    return bool(controller.get("/status")["broker"]["blocked"])
+
+
+def test_an_alarm_refuses_new_requests_at_once_and_pauses_those_that_run(fleet: Fleet, node: PrivateNode) -> None:
+    controller = fleet.controller()
+    fleet.worker("w1", "--slots", "2", "--tokens-per-second", "20")
+    controller.wait_for_workers("w1")
+    with ThreadPoolExecutor(1) as threads:
+        answer = threads.submit(controller.generate, PROMPT, TOKENS)
+        eventually_sync(lambda: controller.get("/status")["streams"]["running"] == 1)
+        node.rabbitmqctl("set_vm_memory_high_watermark", "absolute", "1")
+        eventually_sync(lambda: is_blocked(controller))
+        refused = controller.chat(PROMPT, 3)
+        assert refused.status_code == 503
+        assert int(refused.headers["retry-after"]) > 0
+        assert refused.json()["error"]["code"] == "broker_unavailable"
+        assert "alarm" in refused.json()["error"]["message"]
+        assert controller.generate(PROMPT, 3)["error_code"] == 3
+        assert not answer.done()
+        node.rabbitmqctl("set_vm_memory_high_watermark", "0.4")
+        assert answer.result(90)["text"] == echo_text(PROMPT, TOKENS)
+    assert controller.workers() == {"w1": "ready"}
+
+
+def test_without_its_controller_a_worker_stops_and_serves_the_next_one(fleet: Fleet) -> None:
+    first = fleet.controller()
+    fleet.worker("w1", "--tokens-per-second", "5")
+    first.wait_for_workers("w1")
+    stream = first.stream(PROMPT, 10_000)
+    next(stream)
+    first.process.kill()
+    second = fleet.controller()
+    second.wait_for_workers("w1")
+    # The grace time of a worker for a controller that may come back is 30 s.
+    assert second.chat(PROMPT, 2).status_code == 200
+
+
+def test_a_frozen_workers_stream_moves_and_what_it_says_later_is_not_heard(fleet: Fleet) -> None:
+    controller = fleet.controller()
+    workers = {name: fleet.worker(name, "--tokens-per-second", "20") for name in ("w1", "w2")}
+    controller.wait_for_workers("w1", "w2")
+    stream = controller.stream(PROMPT, 100)
+    texts = [next(stream)["text"]]
+    busy = next(worker["name"] for worker in controller.get("/status")["workers"] if worker["running"])
+    workers[busy].signal(signal.SIGSTOP)
+    for part in stream:
+        texts.append(part["text"])
+        if len(texts) == 60:
+            workers[busy].signal(signal.SIGCONT)
+    assert texts[-1] == echo_text(PROMPT, 100)
+    eventually_sync(lambda: all(worker["running"] == 0 for worker in controller.get("/status")["workers"]), within=60)
