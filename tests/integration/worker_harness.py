@@ -20,6 +20,7 @@ from broker_wire.amqp import (
     declare_topology,
     parse_broker_url,
 )
+from broker_wire.errors import BrokerError
 from broker_wire.messages import (
     Announce,
     Ask,
@@ -184,6 +185,18 @@ class ControllerDouble:
     async def say(self, exchange: str, key: str, body: bytes) -> None:
         """Any bytes, anywhere."""
         await self.channel.publish_confirmed(exchange, key, body, type="x", timeout=WITHIN)
+
+    async def tell_when_there(self, instance: str, message: ControlMessage) -> None:
+        """The same for a worker that is just reconnecting: again until it has a queue."""
+
+        async def told() -> bool:
+            try:
+                await self.tell(instance, message)
+            except BrokerError:
+                return False
+            return True
+
+        await comes_true(told)
 
     # --- from the worker
 
