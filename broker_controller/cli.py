@@ -19,7 +19,7 @@ from broker_controller.http.server import ListenError, Server, listen
 from broker_controller.http.services import Services
 from broker_controller.local_broker import NoBrokerError, RunningBroker, local_broker
 from broker_controller.private_node import PrivateNodeError
-from broker_controller.service import ControllerService, ServiceConfig
+from broker_controller.service import ControllerService, ServiceConfig, UnsuitableBrokerError
 from broker_controller.settings import SettingError, Settings, parse
 from broker_wire.amqp.addresses import TLSFiles
 from broker_wire.topology import QueueBounds
@@ -30,12 +30,17 @@ CANNOT_START = 2
 """Exit code for what cannot be started as it was asked for."""
 FAILED = 1
 
+QUEUES_HAVE_ACK_LIMITS = (3, 12)
+"""From this version of RabbitMQ on, a queue says for itself how long a delivery may stay unacked."""
+BROKER_ACK_LIMIT = 29 * 60.0
+"""Seconds that a request may take before that: the broker's own default is 30 minutes, looked at once a minute."""
+
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Returns the process's exit code."""
-    signal.signal(signal.SIGTERM, _end)
     try:
         settings = parse(arguments)
+        signal.signal(signal.SIGTERM, _end)
         log.set_up(settings.log_level)
         return _serve(settings)
     except (SettingError, ListenError, NoBrokerError, PrivateNodeError, DockerBrokerError, ValueError) as error:
@@ -61,7 +66,7 @@ def _serve(settings: Settings) -> int:
             _log.info("serving url=%s dispatch=%s", url, settings.dispatch_method)
             with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
                 runner.run(controller.server.serve(sockets))
-            return FAILED if controller.crashed else 0
+            return controller.exit_code
     finally:
         for one in sockets:
             one.close()
@@ -72,8 +77,10 @@ class _Controller:
 
     def __init__(self, settings: Settings, broker: RunningBroker) -> None:
         """Raises: ValueError for a broker's address that cannot be used."""
-        self.crashed = False
+        self.exit_code = 0
+        self._settings = settings
         self._service = ControllerService(_service_config(settings, broker))
+        self._service.links.on_both_up.append(self._check_ack_limit)
         self._app = create_app(_services(self._service, settings), self._lifespan)
         self.server = Server(
             self._app,
@@ -97,8 +104,23 @@ class _Controller:
         if task.cancelled():
             return
         # A part of it has a bug: without it nothing can be answered, so whoever watches processes has to act.
-        self.crashed = True
         _log.critical("the broker's side has failed, leaving", exc_info=task.exception())
+        self._leave_with(FAILED)
+
+    def _check_ack_limit(self) -> None:
+        version = self._service.links.server_version
+        if version < QUEUES_HAVE_ACK_LIMITS and self._settings.request_timeout > BROKER_ACK_LIMIT:
+            _log.critical(
+                "leaving: RabbitMQ %s takes a request back that is not done after 30 minutes, and --request-timeout is "
+                "%g s: set it to %g at most, or use RabbitMQ 3.12 or later",
+                ".".join(map(str, version)),
+                self._settings.request_timeout,
+                BROKER_ACK_LIMIT,
+            )
+            self._leave_with(CANNOT_START)
+
+    def _leave_with(self, exit_code: int) -> None:
+        self.exit_code = exit_code
         self.server.should_exit = True
 
 
@@ -112,6 +134,7 @@ def _service_config(settings: Settings, broker: RunningBroker) -> ServiceConfig:
         prefix=settings.prefix,
         bounds=QueueBounds(max_length=settings.queue_limit),
         dispatch_method=settings.dispatch_method,
+        request_timeout=settings.request_timeout,
         expiration=settings.heartbeat_expiration,
         check_interval=settings.check_interval,
         max_inflight_bytes=settings.max_inflight_bytes,

@@ -100,23 +100,29 @@ class Server(uvicorn.Server):
         certificate: Path | None = None,
         key: Path | None = None,
     ) -> None:
-        super().__init__(
-            uvicorn.Config(
-                app,
-                loop="uvloop",
-                http="httptools",
-                ws="none",
-                lifespan="on",
-                log_config=None,
-                access_log=False,
-                server_header=False,
-                backlog=BACKLOG,
-                timeout_keep_alive=KEEP_ALIVE,
-                timeout_graceful_shutdown=int(drain_timeout + LAST_WORDS) + 1,
-                ssl_certfile=certificate,
-                ssl_keyfile=key,
-            )
+        """Raises: ListenError for a certificate or key that cannot be used."""
+        config = uvicorn.Config(
+            app,
+            loop="uvloop",
+            http="httptools",
+            ws="none",
+            lifespan="on",
+            log_config=None,
+            access_log=False,
+            server_header=False,
+            backlog=BACKLOG,
+            timeout_keep_alive=KEEP_ALIVE,
+            timeout_graceful_shutdown=int(drain_timeout + LAST_WORDS) + 1,
+            ssl_certfile=certificate,
+            ssl_keyfile=key,
         )
+        try:
+            config.load()
+        except OSError as error:  # ssl.SSLError is one
+            raise ListenError(
+                f"cannot serve HTTPS with {certificate} and its key (are they PEM, and a pair?): {error}"
+            ) from error
+        super().__init__(config)
         self._gateway = gateway
         self._drain_timeout = drain_timeout
 

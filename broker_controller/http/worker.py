@@ -36,10 +36,10 @@ class _Surface:
         self._services = services
 
     async def generate_stream(self, call: Call) -> None:
-        await generate_stream(self._services, call, _worker_name(call))
+        await generate_stream(self._services, call, self._called_worker(call))
 
     async def generate(self, call: Call) -> None:
-        await generate(self._services, call, _worker_name(call))
+        await generate(self._services, call, self._called_worker(call))
 
     async def get_status(self, call: Call) -> None:
         name = _worker_name(call)
@@ -48,6 +48,12 @@ class _Surface:
         if record is None or not record.instance:
             raise WorkerNotFoundError(f"there is no worker {name!r} here")
         await call.respond_json(controller.get_worker_status(name))
+
+    def _called_worker(self, call: Call) -> str:
+        """Its name; whoever was given its address has come."""
+        name = _worker_name(call)
+        self._services.controller.registry.note_address_used(name, self._services.gateway.watched())
+        return name
 
 
 def _worker_name(call: Call) -> str:

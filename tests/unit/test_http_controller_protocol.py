@@ -326,3 +326,15 @@ async def test_a_worker_at_an_address_gives_its_own_status() -> None:
 async def test_a_bad_name_in_an_address_is_a_400(name: str) -> None:
     assert (await World().post(f"/worker/{name}/worker_get_status").whole()).status == 400
     assert (await World().post(f"/worker/{name}/worker_generate_stream", BODY).whole()).status == 400
+
+
+async def test_an_address_that_was_handed_out_counts_until_it_is_used() -> None:
+    world = World("shortest_queue")
+    world.announce("w1", "tiny")
+    await world.post("/get_worker_address", {"model": "tiny"}).whole()
+    status = "/worker/w1/worker_get_status"
+    assert (await world.post(status).whole()).json()["queue_length"] == 1
+    answer = world.post("/worker/w1/worker_generate", BODY)
+    (await world.gateway.submitted()).start().end()
+    await answer.whole()
+    assert (await world.post(status).whole()).json()["queue_length"] == 0
