@@ -20,18 +20,20 @@ main() {
   trap 'exit 143' TERM
   local missing=()
   has_rabbitmq || missing+=(rabbitmq-server)
-  has_python_with_venv || missing+=(python3 python3-venv)
+  if ! is_up_to_date; then
+    type -P "$PYTHON" >/dev/null || missing+=(python3)
+    has_venv || missing+=(python3-venv)
+    has_openmp || missing+=(libgomp1)
+  fi
   if ((${#missing[@]})); then
     supply "${missing[@]}"
   fi
   check_python
-  local wanted
-  wanted=$(fingerprint)
-  if [[ $(cat "$STAMP" 2>/dev/null) == "$wanted" ]]; then
+  if is_up_to_date; then
     return
   fi
   make_venv
-  printf '%s\n' "$wanted" >"$STAMP"
+  fingerprint >"$STAMP"
   say 'Ready.'
 }
 
@@ -50,7 +52,10 @@ has_rabbitmq() {
 }
 
 # Debian splits Python: without python3-venv the module venv is there and cannot install pip.
-has_python_with_venv() { "$PYTHON" -c 'import ensurepip, venv' 2>/dev/null; }
+has_venv() { "$PYTHON" -c 'import ensurepip, venv' 2>/dev/null; }
+
+# llama.cpp's threads are OpenMP's, whose library its wheel does not bring.
+has_openmp() { [[ $(uname) != Linux ]] || "$PYTHON" -c 'import ctypes; ctypes.CDLL("libgomp.so.1")' 2>/dev/null; }
 
 has_docker() { type -P docker >/dev/null && docker info >/dev/null 2>&1; }
 
@@ -63,6 +68,8 @@ interpreter() { "$1" -c 'import sys; print(sys.version, sys.base_prefix)' 2>/dev
 
 # All that .venv is made from.
 fingerprint() { interpreter "$PYTHON" | cat - pyproject.toml scripts/setup.sh <(pwd) | sha256sum; }
+
+is_up_to_date() { [[ $(cat "$STAMP" 2>/dev/null) == "$(fingerprint)" ]]; }
 
 # A moved checkout needs a new one: its programs name their interpreter by its path.
 venv_fits() {
@@ -144,6 +151,7 @@ what_to_install() {
       say 'This is not Debian; install it with your own package manager, then repeat the command:'
       say '    RabbitMQ 3.10 or newer, so that rabbitmq-server is on the PATH (on macOS: brew install rabbitmq)'
       say '    Python 3.11 or newer, with its modules venv and ensurepip'
+      say "    OpenMP's library, libgomp.so.1 (on Fedora: dnf install libgomp)"
     fi
     if [[ $* == *rabbitmq-server* ]]; then
       say 'Or install and start Docker: RabbitMQ then runs in a container.'
