@@ -19,7 +19,7 @@ from broker_controller.http.server import ListenError, Server, listen
 from broker_controller.http.services import Services
 from broker_controller.local_broker import NoBrokerError, RunningBroker, local_broker
 from broker_controller.private_node import PrivateNodeError
-from broker_controller.service import ControllerService, ServiceConfig, UnsuitableBrokerError
+from broker_controller.service import ControllerService, ServiceConfig
 from broker_controller.settings import SettingError, Settings, parse
 from broker_wire.amqp.addresses import TLSFiles
 from broker_wire.topology import QueueBounds
@@ -134,7 +134,6 @@ def _service_config(settings: Settings, broker: RunningBroker) -> ServiceConfig:
         prefix=settings.prefix,
         bounds=QueueBounds(max_length=settings.queue_limit),
         dispatch_method=settings.dispatch_method,
-        request_timeout=settings.request_timeout,
         expiration=settings.heartbeat_expiration,
         check_interval=settings.check_interval,
         max_inflight_bytes=settings.max_inflight_bytes,

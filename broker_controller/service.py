@@ -25,22 +25,12 @@ from broker_wire.garbage import GarbageBin
 from broker_wire.topology import QueueBounds, Topology
 
 
-ACK_LIMIT = 1800.0
-"""Seconds that RabbitMQ lets a delivery stay unacked; from 3.12 on our queues set a limit of their own."""
-ACK_LIMIT_SETTABLE = (3, 12)
-
-
-class UnsuitableBrokerError(Exception):
-    """This broker cannot do what the settings ask for."""
-
-
 class ServiceConfig(Struct, frozen=True):
     """What the broker side needs to know. Seconds and bytes.
 
     Attributes:
         expiration, check_interval: a worker without a heartbeat for so long is dropped; looked at so often.
             LLaVA's: 90 and 30.
-        request_timeout: the longest that a request may take.
         bounds: of the model queues that this process declares, those of HTTP workers.
         http_workers: networks that workers of the old kind may register from.
         http_worker_slots: requests that each of them is given at once.
@@ -51,7 +41,6 @@ class ServiceConfig(Struct, frozen=True):
     prefix: str = "bc"
     bounds: QueueBounds = QueueBounds()
     dispatch_method: DispatchMethod = DispatchMethod.QUEUE
-    request_timeout: float = 600.0
     expiration: float = 90.0
     check_interval: float = 30.0
     max_inflight_bytes: int = 1024 * 1024 * 1024
@@ -66,15 +55,12 @@ class ControllerService:
     def __init__(self, config: ServiceConfig) -> None:
         """Raises: ValueError for a broker URL or prefix that cannot be used."""
         self.controller_id = secrets.token_hex(8)
-        self._request_timeout = config.request_timeout
-        self._unsuitable = asyncio.Event()
         self.garbage = GarbageBin()
         watched = WatchedClock()
         topology = Topology(config.prefix, config.bounds)
         addresses = parse_broker_url(config.broker_url, config.tls)
         self.controller = Controller(config.dispatch_method, expiration=config.expiration, clock=watched)
         self.links = Links(addresses, topology, name=f"controller {self.controller_id}")
-        self.links.on_both_up.append(self._check_broker)
         self.gateway = Gateway(
             self.controller_id,
             self.links,
@@ -109,26 +95,10 @@ class ControllerService:
         )
 
     async def run(self) -> None:
-        """Serve until cancelled. The broker may come later: the connections are tried without end.
-
-        Raises: an ExceptionGroup with UnsuitableBrokerError.
-        """
+        """Serve until cancelled. The broker may come later: the connections are tried without end."""
         async with asyncio.TaskGroup() as tasks:
-            tasks.create_task(self._refuse_unsuitable(), name="broker check")
             tasks.create_task(self.links.run(), name="links")
             tasks.create_task(self.gateway.run(), name="gateway")
             tasks.create_task(self.fleet.run(), name="fleet")
             tasks.create_task(self.bridges.run(), name="bridges")
             tasks.create_task(self.queues.run(), name="queue lengths")
-
-    def _check_broker(self) -> None:
-        if self.links.server_version < ACK_LIMIT_SETTABLE and self._request_timeout > ACK_LIMIT:
-            self._unsuitable.set()
-
-    async def _refuse_unsuitable(self) -> None:
-        await self._unsuitable.wait()
-        version = ".".join(map(str, self.links.server_version))
-        raise UnsuitableBrokerError(
-            f"RabbitMQ {version} closes the channel of a request that runs for more than {ACK_LIMIT:g} s, and the "
-            f"request timeout is {self._request_timeout:g} s: shorten it, or use RabbitMQ 3.12 or later"
-        )

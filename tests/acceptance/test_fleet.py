@@ -2,13 +2,11 @@
 
 import itertools
 import time
-from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
 from tests.acceptance.fleet import Fleet, echo_text
-from tests.processes import Processes
 from tests.waiting import eventually_sync
 
 PROMPT = "the quick brown fox"
@@ -161,15 +159,3 @@ def test_a_controller_told_to_leave_finishes_its_streams(fleet: Fleet) -> None:
     *_, last = stream
     assert last["text"] == echo_text(PROMPT, 60)
     assert controller.process.wait() == 0
-
-
-def test_a_request_timeout_that_an_old_broker_cannot_keep_is_refused_at_the_start(
-    processes: Processes, broker_url: str, prefix: str, free_port: Callable[[], int]
-) -> None:
-    where = ("--port", str(free_port()), "--broker-url", broker_url, "--prefix", prefix)
-    process = processes.start("broker-controller", *where, "--request-timeout", "7200")
-    line = process.wait_for_output(r"version=(\d+)\.(\d+)")
-    if (int(line[1]), int(line[2])) >= (3, 12):
-        pytest.skip("this broker takes a limit for each queue")
-    assert process.wait() == 1
-    assert "shorten it, or use RabbitMQ 3.12" in process.output()
