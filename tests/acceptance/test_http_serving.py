@@ -101,9 +101,9 @@ def test_a_slow_reader_gets_everything_and_holds_nobody_up(fleet: Fleet) -> None
         client.stream("POST", f"{controller.url}/v1/completions", json=body) as slow,
     ):
         lines = slow.iter_lines()
-        next(lines)
+        first = next(lines)
         assert controller.chat(PROMPT, 100).status_code == 200
-        events = [line.removeprefix("data: ") for line in lines if line]
+        events = [line.removeprefix("data: ") for line in [first, *lines] if line]
     texts = [json.loads(event)["choices"][0]["text"] for event in events if event != "[DONE]"]
     assert events[-1] == "[DONE]"
     assert "".join(texts) == echo_text(PROMPT, tokens)
