@@ -6,6 +6,7 @@ Every controller knows every HTTP worker, from messages on `fleet`; one of them 
 """
 
 import asyncio
+import contextlib
 import logging
 import ssl
 from collections.abc import Mapping
@@ -28,6 +29,10 @@ SWEEP_INTERVAL = 1.0
 """Seconds between two looks at who has expired."""
 REPEAT_INTERVAL = 10.0
 """Seconds after which whoever bridges a worker tells controllers that came later of it."""
+
+
+BRIDGED_TIME = 2.0
+"""Seconds that a registration waits for the bridge. Without a broker it is registered all the same."""
 
 
 class Bridges:
@@ -72,9 +77,13 @@ class Bridges:
         if not self._controller.register_worker(url, check_heart_beat, answer, multimodal):
             return False
         profile = Profile(said.model_names, said.speed, multimodal, check_heart_beat)
-        self._keep(url, profile, address)
+        worker = self._keep(url, profile, address)
         self._tell_others(url, profile, said.queue_length, silent_for=0.0)
         self._links.send_fleet(self._key("upstream_heartbeat", url), UpstreamHeartbeat(url, said.queue_length))
+        # Whoever has registered may be sent requests: the model's queue should be there by then.
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(BRIDGED_TIME):
+                await worker.bridged.wait()
         return True
 
     def heartbeat(self, url: str, queue_length: float) -> bool:
@@ -121,10 +130,20 @@ class Bridges:
         """A controller, perhaps this one, got an HTTP worker's heartbeat."""
         self._controller.receive_heart_beat(message.worker, message.queue_length)
 
+    def on_announce(self, name: str) -> None:
+        """A bridge, of this controller or another, is a worker of the broker now."""
+        worker = self._workers.get(name)
+        if worker is not None:
+            worker.bridged.set()
+
     def on_worker_gone(self, name: str) -> None:
         """A worker of the broker left or was lost. If it was a bridge, somebody has to follow."""
-        worker = self._workers.get(name)
-        if worker is not None and worker.state is State.WATCHING:
+        worker, record = self._workers.get(name), self._controller.registry.get(name)
+        if worker is None or (record is not None and record.bridged):
+            # The late goodbye of a bridge that has a successor already.
+            return
+        worker.bridged.clear()
+        if worker.state is State.WATCHING:
             worker.look_soon()
 
     # --- the task
@@ -163,16 +182,17 @@ class Bridges:
 
     # --- inside
 
-    def _keep(self, url: str, profile: Profile, address: AdmittedAddress | None) -> None:
+    def _keep(self, url: str, profile: Profile, address: AdmittedAddress | None) -> BridgedWorker:
         worker = self._workers.get(url)
         if worker is not None:
             worker.update(profile, address)
-            return
+            return worker
         worker = self._workers[url] = BridgedWorker(
             url, profile, address, claims=self._claims, guard=self._guard, tls=self._tls, config=self._config
         )
         if self._tending is not None:
             self._start(self._tending, worker)
+        return worker
 
     def _start(self, group: asyncio.TaskGroup, worker: BridgedWorker) -> None:
         task = group.create_task(worker.tend(), name=f"HTTP worker {worker.url}")

@@ -90,6 +90,8 @@ class BridgedWorker:
         self.profile = profile
         self.state = State.WATCHING
         self.dropped = False
+        self.bridged = asyncio.Event()
+        """Somebody, this controller or another, has announced it as a worker of the broker."""
         self._claims = claims
         self._guard = guard
         self._tls = tls
@@ -102,7 +104,9 @@ class BridgedWorker:
 
     def update(self, profile: Profile, address: AdmittedAddress | None) -> None:
         """It registered again, perhaps with other models, or at another address behind the same name."""
-        self.profile = profile
+        if profile != self.profile:
+            self.profile = profile
+            self.bridged.clear()
         self.dropped = False
         if address is not None:
             self._client = OldWorker(address, self._tls) if self._client is None else self._client

@@ -149,6 +149,8 @@ class Fleet:
         self._registry.apply_announce(message, now)
         self._asked.pop(message.instance, None)
         self._gateway.on_announce(message.instance, frozenset(message.made_queues))
+        if message.bridged:
+            self._bridges.on_announce(message.worker)
         self._awaited.discard(message.instance)
         if not self._awaited:
             self._all_announced.set()

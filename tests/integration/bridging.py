@@ -18,7 +18,7 @@ from tests.waiting import eventually
 class BridgingController:
     """A controller process, less its HTTP side."""
 
-    def __init__(self, broker_url: str, prefix: str, **config: float) -> None:
+    def __init__(self, broker_url: str, prefix: str, **config: object) -> None:
         self.service = ControllerService(ServiceConfig(broker_url=broker_url, prefix=prefix, **config))  # type: ignore[arg-type]
         self.bridges = self.service.bridges
 
