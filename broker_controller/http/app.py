@@ -35,7 +35,8 @@ def create_app(services: Services, lifespan: Lifespan | None = None) -> FastAPI:
         lifespan=lifespan,
         redirect_slashes=False,
     )
-    app.router.routes += [*openai_routes(services), *llava_routes(services), *worker_routes(services)]
+    # Routes are tried in this order: before the docs' own, those that are asked most.
+    app.router.routes[:0] = [*openai_routes(services), *llava_routes(services), *worker_routes(services)]
     app.include_router(models_router(services))
     app.include_router(operations_router(services))
     app.exception_handler(ServiceError)(_on_service_error)
