@@ -1,0 +1,133 @@
+"""Requests in the words of an old worker. What becomes of its answers is tested with real ones."""
+
+import msgspec
+import pytest
+
+from broker_controller.bridge_engine import DEFAULT_MAX_TOKENS, UNSEEN_STOP, make_task
+from broker_controller.bridge_prompt import VICUNA, Conversation
+from broker_wire.messages import Generate, Operation
+from workers_shim import Request, RequestError
+from workers_shim.request import parse_request
+
+FASTCHAT = Conversation(sep_style=6, sep="\n", stop_str=["<end>"], stop_token_ids=[2])
+
+
+class NoLink:
+    cancelled = False
+
+    def progress(self) -> None: ...
+
+
+def request(operation: Operation, **body: object) -> Request:
+    generate = Generate("c", 1, 1, "r", "m", operation, 60.0, msgspec.json.encode({"model": "m", **body}))
+    return parse_request(generate, deadline=60.0, resume_text="", suspect=False, link=NoLink())
+
+
+def test_a_request_of_llavas_is_passed_on_as_the_client_wrote_it() -> None:
+    body = {"prompt": "p", "temperature": "0.2", "stop": "###", "images": ["AA"], "no_one_knows": {"this": [1]}}
+
+    task = make_task(request(Operation.LLAVA, **body, echo=True), None)
+
+    assert task.parameters == {"model": "m", **body, "echo": False}
+    assert (task.prompt, list(task.their_stops), list(task.our_stops)) == ("p", ["###"], [])
+
+
+@pytest.mark.parametrize("stop", [None, "", [], ["a", "b"]])
+def test_llavas_worker_gets_exactly_one_stop_string_whatever_the_client_sent(stop: object) -> None:
+    task = make_task(request(Operation.LLAVA, prompt="p", stop=stop), None)
+
+    assert task.parameters["stop"] == UNSEEN_STOP
+    assert list(task.our_stops) == (stop or [])
+
+
+def test_one_stop_string_in_a_list_is_the_workers_own() -> None:
+    task = make_task(request(Operation.LLAVA, prompt="p", stop=["###"]), None)
+
+    assert task.parameters["stop"] == "###"
+    assert list(task.our_stops) == []
+
+
+def test_fastchats_worker_keeps_all_stop_strings_itself() -> None:
+    task = make_task(request(Operation.LLAVA, prompt="p", stop=["a", "b"]), FASTCHAT)
+
+    assert task.parameters["stop"] == ["a", "b"]
+    assert list(task.our_stops) == []
+
+
+def test_parameters_of_a_completion_have_their_old_names() -> None:
+    asked = request(
+        Operation.COMPLETION,
+        prompt="p",
+        max_tokens=7,
+        temperature=0.5,
+        top_p=0.9,
+        seed=3,
+        top_k=40,
+        logprobs=2,
+        user="u",
+    )
+
+    task = make_task(asked, FASTCHAT)
+
+    assert task.parameters == {
+        "model": "m",
+        "prompt": "p",
+        "echo": False,
+        "max_new_tokens": 7,
+        "temperature": 0.5,
+        "top_p": 0.9,
+        "seed": 3,
+        "top_k": 40,
+        "logprobs": 2,
+        "stop": [],
+    }
+
+
+def test_what_the_client_did_not_say_is_left_to_the_worker() -> None:
+    task = make_task(request(Operation.COMPLETION, prompt="p"), None)
+
+    assert task.parameters == {
+        "model": "m",
+        "prompt": "p",
+        "echo": False,
+        "max_new_tokens": DEFAULT_MAX_TOKENS,
+        "stop": UNSEEN_STOP,
+    }
+
+
+def test_a_chat_has_its_templates_stops() -> None:
+    task = make_task(request(Operation.CHAT, messages=[{"role": "user", "content": "Hi"}], stop=["x"]), FASTCHAT)
+
+    assert task.parameters["prompt"] == "USER\nHi\nASSISTANT\n"
+    assert task.parameters["stop"] == ["x", "<end>"]
+    assert task.parameters["stop_token_ids"] == [2]
+
+
+def test_fastchats_worker_gets_images_as_they_are_and_llavas_their_data() -> None:
+    images = ["data:image/png;base64,AAA=", "BBB="]
+    parts = [{"type": "image_url", "image_url": {"url": image}} for image in images]
+    asked = request(Operation.CHAT, messages=[{"role": "user", "content": parts}])
+
+    assert make_task(asked, FASTCHAT).parameters["images"] == images
+    assert make_task(asked, None).parameters["images"] == ["AAA=", "BBB="]
+
+
+@pytest.mark.parametrize(
+    ("operation", "body"),
+    [
+        (Operation.EMBEDDING, {"input": "p"}),
+        (Operation.COMPLETION, {"prompt": ["one", "two"]}),
+        (Operation.COMPLETION, {"prompt": "p", "n": 2}),
+        (Operation.CHAT, {"messages": [{"role": "tool", "content": "42"}]}),
+        (Operation.COMPLETION, {"prompt": "p", "images": ["https://example.com/cat.png"]}),
+    ],
+)
+def test_what_an_old_worker_cannot_do_is_said_at_once(operation: Operation, body: dict[str, object]) -> None:
+    with pytest.raises(RequestError):
+        make_task(request(operation, **body), None)
+
+
+def test_vicunas_template_is_not_taken_for_a_workers_own() -> None:
+    chat = [{"role": "user", "content": "Hi"}]
+
+    assert make_task(request(Operation.CHAT, messages=chat), VICUNA).parameters["stop"] == []
