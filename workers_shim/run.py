@@ -16,6 +16,7 @@ import msgspec
 
 from broker_wire.messages import FailureKind, Usage
 from workers_shim.engine_threads import SlotThread
+from workers_shim.interruption import DeadlinePassedError, interruptible, writable
 from workers_shim.replay import Diverged, Replay
 from workers_shim.request import Cancelled, Chunk, RequestError, Unavailable, parse_request
 from workers_shim.served_model import Resume, ServedModel
@@ -37,10 +38,6 @@ HOLD = 1.0
 _DEADLINE_PASSED = "the request's deadline passed while it was generated"
 
 Chunks = Iterator[str | Chunk] | AsyncIterator[str | Chunk]
-
-
-class _DeadlinePassedError(Exception):
-    """The request's time is over."""
 
 
 class _NotResumableError(Exception):
@@ -120,12 +117,12 @@ class Run:
             for item in items:
                 # A plain token calls nothing but these: at full speed this line is most of what a worker does.
                 if item.__class__ is str and self._replay is None and item.isascii() and 0 < len(item) <= MAX_TEXT:
-                    writable = offer(item)
+                    ready = offer(item)
                 else:
-                    writable = self._put(item)
+                    ready = self._put(item)
                 if monotonic() >= deadline:
-                    raise _DeadlinePassedError
-                if not writable:
+                    raise DeadlinePassedError
+                if not ready:
                     self._hold()
         finally:
             close: Callable[[], object] | None = getattr(items, "close", None)
@@ -145,15 +142,15 @@ class Run:
         offer = self._stream.offer
         until_breath = breath
         try:
-            with self._interruptible() as interruption:
+            with interruptible(self._stream, self._assignment.deadline) as interruption:
                 async for item in items:
                     if item.__class__ is str and self._replay is None and item.isascii() and 0 < len(item) <= MAX_TEXT:
-                        writable = offer(item)
+                        ready = offer(item)
                     else:
-                        writable = self._put(item)
+                        ready = self._put(item)
                     if interruption.expired:
-                        raise _DeadlinePassedError
-                    if not writable:
+                        raise DeadlinePassedError
+                    if not ready:
                         await self._hold_async()
                     if breath:
                         until_breath -= 1
@@ -216,37 +213,15 @@ class Run:
     def _hold(self) -> None:
         while not self._stream.wait_writable(HOLD):
             if time.monotonic() >= self._assignment.deadline:
-                raise _DeadlinePassedError
+                raise DeadlinePassedError
         if self._stream.cancelled:
             raise Cancelled
 
     async def _hold_async(self) -> None:
         """Ends by the deadline at the latest, for that interrupts the task."""
-        loop = asyncio.get_running_loop()
-        writable = loop.create_future()
-        self._stream.on_writable(lambda: _call_in(loop, _set_unless_done, writable))
-        await writable
+        await writable(self._stream)
         if self._stream.cancelled:
             raise Cancelled
-
-    @contextlib.contextmanager
-    def _interruptible(self) -> Iterator["_Interruption"]:
-        """A cancel, or the deadline, interrupts whatever the engine awaits in here."""
-        loop = asyncio.get_running_loop()
-        interruption = _Interruption(asyncio.current_task(loop))
-        self._stream.on_cancelled(lambda: _call_in(loop, interruption.strike))
-        timer = loop.call_later(max(0.0, self._assignment.deadline - time.monotonic()), interruption.expire)
-        try:
-            yield interruption
-        except asyncio.CancelledError:
-            if interruption.expired:
-                raise _DeadlinePassedError from None
-            if interruption.struck:
-                raise Cancelled from None
-            raise
-        finally:
-            interruption.task = None
-            timer.cancel()
 
     @contextlib.contextmanager
     def _clean_up(self) -> Iterator[None]:
@@ -292,7 +267,7 @@ class Run:
                 return FailureKind.DIVERGED, _sentence(error)
             case _NotResumableError():
                 return FailureKind.NOT_RESUMABLE, _sentence(error)
-            case _DeadlinePassedError():
+            case DeadlinePassedError():
                 return FailureKind.ENGINE, _DEADLINE_PASSED
             case Cancelled() if time.monotonic() >= self._assignment.deadline:
                 return FailureKind.ENGINE, _DEADLINE_PASSED
@@ -302,35 +277,6 @@ class Run:
     def _where(self) -> str:
         generate = self._assignment.generate
         return f"request={generate.request_id} model={self._model.name} attempt={self._assignment.attempt}"
-
-
-class _Interruption:
-    """Cancels one task, once, from its own loop."""
-
-    def __init__(self, task: "asyncio.Task[Any] | None") -> None:
-        self.task = task
-        self.struck = False
-        self.expired = False
-
-    def strike(self) -> None:
-        if self.task is not None and not self.struck:
-            self.struck = True
-            self.task.cancel()
-
-    def expire(self) -> None:
-        self.expired = True
-        self.strike()
-
-
-def _call_in(loop: asyncio.AbstractEventLoop, callback: Callable[..., object], *args: object) -> None:
-    # The loop is closed only after the engine has come back; then there is nobody left to tell.
-    with contextlib.suppress(RuntimeError):
-        loop.call_soon_threadsafe(callback, *args)
-
-
-def _set_unless_done(future: "asyncio.Future[None]") -> None:
-    if not future.done():
-        future.set_result(None)
 
 
 def _encodable(text: str) -> str:
