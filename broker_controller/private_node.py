@@ -7,6 +7,7 @@ touches no system-wide node, and knows nothing of what travels over the broker.
 import os
 import secrets
 import shutil
+import socket
 import subprocess
 import tempfile
 import time
@@ -54,7 +55,7 @@ class PrivateNode:
     ) -> None:
         self.port = port or free_port()
         self._distribution_port = free_port()
-        self._epmd_port = free_port()
+        self._epmd_socket: socket.socket | None = None
         self._extra_conf = extra_conf
         self._start_seconds = start_seconds
         self._stop_seconds = stop_seconds
@@ -99,6 +100,8 @@ class PrivateNode:
         if self._folder is None:
             self._folder = Path(tempfile.mkdtemp(prefix="bc-rabbitmq-"))
             self._write_files(self._folder)
+            self._epmd_socket = socket.socket()
+            self._epmd_socket.bind(("", 0))
         try:
             self._process = GuardedProcess(
                 [str(server)],
@@ -127,6 +130,9 @@ class PrivateNode:
     def close(self) -> None:
         """End the node and remove its folder."""
         self.stop()
+        if self._epmd_socket is not None:
+            self._epmd_socket.close()
+            self._epmd_socket = None
         if self._folder is not None:
             shutil.rmtree(self._folder, ignore_errors=True)
             self._folder = None
@@ -141,11 +147,9 @@ class PrivateNode:
         if server is None:
             raise PrivateNodeError("rabbitmqctl is not installed")
         command = [str(server.with_name("rabbitmqctl")), "--quiet", "--node", self._name, *arguments]
-        # For its help rabbitmqctl starts an epmd in spite of all; where the node listens already it cannot.
-        environment = self._environment() | {"ERL_EPMD_PORT": str(self._distribution_port)}
         done = subprocess.run(  # noqa: S603 - our own program with the caller's arguments, no shell
             command,
-            env=environment,
+            env=self._environment(),
             stdin=subprocess.DEVNULL,
             capture_output=True,
             text=True,
@@ -170,20 +174,24 @@ class PrivateNode:
         foreign = ("RABBITMQ_", "ERL_", "NOTIFY_SOCKET")
         kept = {name: value for name, value in os.environ.items() if not name.startswith(foreign)}
         port = self._distribution_port
-        # Every Erlang machine shares one port mapper, epmd, which would outlive the node. Told the port
-        # outright, neither the node nor rabbitmqctl asks for one. And a node that already has its name does not
-        # start the second Erlang VM with which RabbitMQ makes sure of epmd: half a second saved.
-        without_epmd = f"-start_epmd false -erl_epmd_port {port}"
+        assert self._epmd_socket is not None  # noqa: S101 - it is there as long as the folder
+        # Erlang VMs find each other by epmd, a daemon that would outlive the node. Told the port outright, neither the
+        # node nor rabbitmqctl asks it. A node that already has its name does not start the second VM by which RabbitMQ
+        # makes sure of epmd before it takes one: half a second saved. Later it does so once a minute, and rabbitmqctl
+        # for its help: in vain, for every VM heeds ERL_FLAGS, and the port of epmd is one that we hold and do not
+        # listen on.
+        known_port = f"-erl_epmd_port {port}"
         loopback = (
             f"-kernel inet_dist_listen_min {port} inet_dist_listen_max {port} inet_dist_use_interface {{127,0,0,1}}"
         )
         return kept | {
             "HOME": str(folder),
             "LC_ALL": "C.UTF-8",
+            "ERL_FLAGS": "-start_epmd false",
             "ERL_CRASH_DUMP_SECONDS": "0",  # no dump: its log says why it ended
             "RABBITMQ_NODENAME": self._name,
             "RABBITMQ_DIST_PORT": str(port),
-            "ERL_EPMD_PORT": str(self._epmd_port),  # not the machine's epmd, should one run: nobody listens there
+            "ERL_EPMD_PORT": str(self._epmd_socket.getsockname()[1]),
             "RABBITMQ_CONF_ENV_FILE": str(folder / "rabbitmq-env.conf"),
             "RABBITMQ_CONFIG_FILE": str(folder / "rabbitmq.conf"),
             "RABBITMQ_CONFIG_FILES": str(folder / "conf.d"),
@@ -195,8 +203,8 @@ class PrivateNode:
             # The script then becomes the Erlang VM instead of waiting for it, so that signals meet the VM itself;
             # with that setting it leaves the input open, which -noinput closes again.
             "RABBITMQ_ALLOW_INPUT": "1",
-            "RABBITMQ_SERVER_ADDITIONAL_ERL_ARGS": f"-noinput +S 2:2 -sname {self._name} {without_epmd} {loopback}",
-            "RABBITMQ_CTL_ERL_ARGS": f"{without_epmd} -dist_listen false",
+            "RABBITMQ_SERVER_ADDITIONAL_ERL_ARGS": f"-noinput +S 2:2 -sname {self._name} {known_port} {loopback}",
+            "RABBITMQ_CTL_ERL_ARGS": f"{known_port} -dist_listen false",
         }
 
     def _wait_ready(self, process: GuardedProcess) -> None:
