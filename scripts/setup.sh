@@ -73,7 +73,7 @@ is_up_to_date() { [[ $(cat "$STAMP" 2>/dev/null) == "$(fingerprint)" ]]; }
 
 # A moved checkout needs a new one: its programs name their interpreter by its path.
 venv_fits() {
-  grep -qsF "$PWD/.venv/bin/" .venv/bin/pip && [[ $(interpreter .venv/bin/python) == $(interpreter "$PYTHON") ]]
+  grep -qsF "$PWD/.venv/bin/" .venv/bin/pip && [[ $(interpreter .venv/bin/python) == "$(interpreter "$PYTHON")" ]]
 }
 
 # --- Debian's packages ---------------------------------------------------------------------------------------------
