@@ -5,6 +5,8 @@ happens to every chunk of every client is here, and in the writers.
 """
 
 import asyncio
+import logging
+import time
 from collections.abc import Sequence
 from typing import Protocol
 from urllib.parse import quote
@@ -14,8 +16,12 @@ from broker_controller.http.call import Call, Header
 from broker_controller.streams import GenerationStream
 from broker_wire.messages import End, Piece
 
+_log = logging.getLogger(__name__)
+
 KEEPALIVE_INTERVAL = 5.0
 """Seconds without a chunk after which a client hears that its answer still lives. LLaVA's clients wait for 10."""
+LAST_READ = 30.0
+"""Seconds after a request's deadline in which its client has to have read what is there."""
 MIN_REST = 0.002
 """Seconds; a shorter rest between two writes is not worth its timer."""
 
@@ -55,17 +61,24 @@ async def stream_answer(call: Call, stream: GenerationStream, writer: AnswerWrit
     Raises: ServiceError, if the request failed before a status was sent.
     """
     try:
-        with call.ended_by_client():
-            waits = not await stream.wait_started(writer.hold)
-            await call.start(200, [(b"content-type", writer.content_type), *_STREAM_HEADERS, *start_headers(stream)])
-            if waits:
-                await call.write(writer.keepalive)
-            try:
-                await _write_chunks(call, stream, writer)
-            except ServiceError as error:
-                await call.write(writer.fail(error), last=True)
+        async with asyncio.timeout(max(0.0, stream.life.deadline - time.monotonic()) + LAST_READ):
+            await _stream(call, stream, writer)
+    except TimeoutError:
+        _log.warning("connection given up, its client does not read request=%s", call.request_id)
     finally:
         stream.cancel()
+
+
+async def _stream(call: Call, stream: GenerationStream, writer: AnswerWriter) -> None:
+    with call.ended_by_client():
+        waits = not await stream.wait_started(writer.hold)
+        await call.start(200, [(b"content-type", writer.content_type), *_STREAM_HEADERS, *start_headers(stream)])
+        if waits:
+            await call.write(writer.keepalive)
+        try:
+            await _write_chunks(call, stream, writer)
+        except ServiceError as error:
+            await call.write(writer.fail(error), last=True)
 
 
 async def _write_chunks(call: Call, stream: GenerationStream, writer: AnswerWriter) -> None:

@@ -163,6 +163,8 @@ class Answer:
     def __init__(self, app: FastAPI, method: str, path: str, body: Any, headers: dict[str, str]) -> None:
         self.parts: list[bytes] = []
         self.complete = False
+        self.reads = True
+        """Whether the client takes what is sent to it."""
         self._start: dict[str, Any] | None = None
         self._news = asyncio.Event()
         self._left = asyncio.Event()
@@ -200,6 +202,8 @@ class Answer:
         return {"type": "http.disconnect"}
 
     async def _send(self, message: Any) -> None:
+        if not self.reads:
+            await asyncio.Event().wait()
         if message["type"] == "http.response.start":
             assert self._start is None
             self._start = message
@@ -242,6 +246,10 @@ class Answer:
         await asyncio.wait_for(self._task, WITHIN)
         assert self.complete
         return self
+
+    async def given_up(self) -> None:
+        """Until the application is done with it, complete or not."""
+        await asyncio.wait_for(self._task, WITHIN)
 
     async def leave(self) -> None:
         """The client goes away; the application has to come to an end without an error."""

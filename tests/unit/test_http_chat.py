@@ -343,6 +343,19 @@ async def test_a_client_that_leaves_cancels_its_request(started: bool, streams: 
     assert not answer.complete
 
 
+async def test_a_client_that_never_reads_is_given_up_after_the_deadline(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(streaming, "LAST_READ", 0.01)
+    world = World(request_timeout=0.1)
+    answer = world.post(CHAT, chat(stream=True))
+    stream = (await world.gateway.submitted()).start().feed("a")
+    await answer.until(lambda: answer.parts)
+    answer.reads = False
+    stream.feed("b")
+    await answer.given_up()
+    assert stream.cancelled.is_set()
+    assert not answer.complete
+
+
 async def test_a_worker_with_a_strange_name_breaks_no_header() -> None:
     world = World()
     answer = world.post(CHAT, chat())
