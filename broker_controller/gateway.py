@@ -182,8 +182,8 @@ class Gateway:
     def on_worker_gone(self, instance: str, *, in_order: bool) -> None:
         """A worker's connection closed; `in_order` when it said goodbye."""
         watched = self.watched()
-        for stream in self.streams.values():
-            stream.life.on_obituary(instance, watched, in_order=in_order)
+        for stream in list(self.streams.values()):
+            self.carry_out(stream, stream.life.on_obituary(instance, watched, in_order=in_order))
 
     def on_announce(self, instance: str, made_queues: frozenset[str]) -> None:
         """A worker announced itself; `made_queues` are the models whose queue it had to make."""

@@ -23,6 +23,7 @@ from broker_controller.errors import (
     WorkerLostError,
     WorkerNotFoundError,
 )
+from broker_controller.suspicion import Suspicion
 from broker_wire.messages import Ask, Cancel, Failed, FailureKind, Go, Resend, Started, Stop
 
 RETRY_AFTER = 5.0
@@ -63,8 +64,7 @@ class RequestLife:
         self.instance = ""
         self.answer = Assembler()
         self.moves = 0
-        self.suspect = False
-        self._kills: set[str] = set()
+        self._suspicion = Suspicion(limits.max_kills)
         self._limits = limits
         self._last_progress = 0.0
         self._lost_at: float | None = None
@@ -130,7 +130,7 @@ class RequestLife:
             return []
         if frame.instance == self.instance:
             return self._grant(frame, now, watched)
-        return self._note_death() or self._grant(frame, now, watched)
+        return self._leave_behind(watched) or self._grant(frame, now, watched)
 
     def on_gone(self, attempt: int, instance: str) -> list[Action]:
         """The worker that should run it does not hold it."""
@@ -177,18 +177,25 @@ class RequestLife:
 
     # --- news of the fleet and the connection
 
-    def on_obituary(self, instance: str, watched: float, *, in_order: bool) -> None:
-        """The connection of the worker that runs it closed: wait for the redelivery, for `grace` at most.
+    def on_obituary(self, instance: str, watched: float, *, in_order: bool) -> list[Action]:
+        """The connection of a worker closed. If it runs this: wait for the redelivery, for `grace` at most.
 
         `in_order`: it said goodbye before, so this is no death that a request could be blamed for.
         """
-        if self.stage is Stage.RUNNING and instance == self.instance and self._lost_at is None:
-            self._lost_at = watched
-            self._left_in_order = in_order
+        if self.stage is Stage.OVER:
+            return []
+        if self.stage is Stage.RUNNING and instance == self.instance:
+            if self._lost_at is None:
+                self._lost_at = watched
+                self._left_in_order = in_order
+            return []
+        if not in_order and self._suspicion.on_obituary(instance, watched):
+            return self._end_as_poison()
+        return []
 
     def on_announce(self, instance: str, made_model_queue: bool) -> list[Action]:
         """A worker is there (again). If it had to make the model's queue, what waited in an earlier one is gone."""
-        self._kills.discard(instance)
+        self._suspicion.on_return(instance)
         if self.stage is Stage.WAITING:
             return self._send_again(self.place) if made_model_queue else []
         if self.stage is Stage.RUNNING and instance == self.instance:
@@ -249,11 +256,11 @@ class RequestLife:
     def _sweep_running(self, now: float, watched: float) -> list[Action]:
         if self._held is not None and now >= self._hold_until:
             held, self._held = self._held, None
-            return self._note_death() or self._grant(held, now, watched)
+            return self._leave_behind(watched) or self._grant(held, now, watched)
         if self._lost_at is not None:
             if watched - self._lost_at < self._limits.grace:
                 return []
-            return self._note_death() or self._move("the worker was lost")
+            return self._leave_behind(watched) or self._move("the worker was lost")
         limit = self._limits.between_tokens if self.answer.next_seq else self._limits.first_token
         if watched - self._last_progress < limit:
             return []
@@ -280,24 +287,29 @@ class RequestLife:
         self.moves += was_running
         self._run(ask.worker, ask.instance, now, watched, copy=ask.attempt)
         go = Go(
-            self.controller, self.stream, self.attempt, self.answer.next_seq, self.answer.text, suspect=self.suspect
+            self.controller,
+            self.stream,
+            self.attempt,
+            self.answer.next_seq,
+            self.answer.text,
+            suspect=self._suspicion.suspect,
         )
         actions: list[Action] = [Tell(ask.instance, go)]
         if was_running and former != ask.instance:
             actions.append(self._stop(former, former_attempt))
         return actions
 
-    def _note_death(self) -> list[Action]:
-        """The worker died with this request on it. It is charged only if it was the one suspect there."""
+    def _leave_behind(self, watched: float) -> list[Action]:
+        """Its copy came back, or the time of grace is over: the worker is dead, or gave the request back."""
         if self._left_in_order:
             return []
-        if self.suspect:
-            self._kills.add(self.instance)
-        self.suspect = True
-        if len(self._kills) < self._limits.max_kills:
-            return []
-        text = f"{len(self._kills)} workers died while they ran it, and it is not tried again"
-        return self._give_up(PoisonError(self._sentence(text)))
+        is_poison = self._suspicion.on_left(self.instance, watched, is_dead=self._lost_at is not None)
+        return self._end_as_poison() if is_poison else []
+
+    def _end_as_poison(self) -> list[Action]:
+        text = f"{self._suspicion.kills} workers died while they ran it, and it is not tried again"
+        error = PoisonError(self._sentence(text))
+        return [*self._end_everywhere(), GiveUp(error)]
 
     def _move(self, reason: str) -> list[Action]:
         """Take it from the worker that has it, and send it to whoever is free."""
@@ -322,7 +334,7 @@ class RequestLife:
 
     def _publish(self) -> Publish:
         self._refused = False
-        has_begun = self.answer.next_seq > 0 or self.suspect
+        has_begun = self.answer.next_seq > 0 or self._suspicion.suspect
         return Publish(self.place, self.attempt, ask_first=has_begun or self.place is Place.RESUME)
 
     def _stop(self, instance: str, attempt: int) -> Tell:

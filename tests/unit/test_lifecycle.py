@@ -210,23 +210,45 @@ def test_the_clock_of_a_death_stands_still_with_the_watched_one() -> None:
     assert life.sweep(NOW + 50, NOW, has_worker=True) == []
 
 
-def test_the_request_that_kills_its_workers_alone_ends_as_poison() -> None:
+def die_and_go_on(life: RequestLife, former: str, following: str, *, obituary_first: bool) -> list[Action]:
+    """A worker dies; its copy is redelivered to the next one. Either news may be the first."""
+    actions = []
+    if obituary_first:
+        actions += life.on_obituary(former, NOW, in_order=False)
+    actions += life.on_ask(ask(following), NOW, NOW)
+    if not obituary_first:
+        actions += life.on_obituary(former, NOW + 0.01, in_order=False)
+    return actions
+
+
+@pytest.mark.parametrize("obituary_first", [True, False])
+def test_the_request_that_kills_its_workers_alone_ends_as_poison(obituary_first: bool) -> None:
     life = running_life(max_kills=3)
-    for number in range(2, 5):
-        assert the_go(life.on_ask(ask(f"i{number}"), NOW, NOW)).suspect
-    error = error_of(life.on_ask(ask("i5"), NOW, NOW))
+    for number in (1, 2, 3):
+        actions = die_and_go_on(life, f"i{number}", f"i{number + 1}", obituary_first=obituary_first)
+        assert the_go(actions).suspect
+    error = error_of(die_and_go_on(life, "i4", "i5", obituary_first=obituary_first))
     assert isinstance(error, PoisonError)
     assert "3 workers died" in str(error)
 
 
+def test_a_suspect_that_a_living_worker_gives_back_is_charged_with_nothing() -> None:
+    life = running_life(max_kills=1)
+    die_and_go_on(life, "i1", "i2", obituary_first=True)
+    for number in range(3, 10):
+        assert the_go(life.on_ask(ask(f"i{number}"), NOW + number, NOW + number)).suspect
+    assert life.on_obituary("i3", NOW + 60, in_order=False) == []
+    assert life.stage is Stage.RUNNING
+
+
 def test_the_first_death_blames_nobody_and_a_worker_that_returns_takes_its_charge_back() -> None:
     life = running_life(max_kills=1)
-    assert the_go(life.on_ask(ask("i2"), NOW, NOW)).suspect
+    assert the_go(die_and_go_on(life, "i1", "i2", obituary_first=True)).suspect
     life = running_life(max_kills=2)
-    life.on_ask(ask("i2"), NOW, NOW)
-    life.on_ask(ask("i3"), NOW, NOW)
+    die_and_go_on(life, "i1", "i2", obituary_first=True)
+    die_and_go_on(life, "i2", "i3", obituary_first=True)
     life.on_announce("i2", made_model_queue=False)
-    assert the_go(life.on_ask(ask("i4"), NOW, NOW)).suspect
+    assert the_go(die_and_go_on(life, "i3", "i4", obituary_first=True)).suspect
 
 
 def test_a_worker_that_said_goodbye_makes_nobody_suspect() -> None:
