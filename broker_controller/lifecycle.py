@@ -64,6 +64,7 @@ class RequestLife:
         self.instance = ""
         self.answer = Assembler()
         self.moves = 0
+        self._strikes = 0
         self._suspicion = Suspicion(limits.max_kills)
         self._limits = limits
         self._last_progress = 0.0
@@ -138,6 +139,14 @@ class RequestLife:
             return []
         return self._move("the worker no longer had the stream")
 
+    def on_given_back(self, attempt: int, instance: str) -> list[Action]:
+        """The worker that had `go` has put the request back: its copy will be somebody's."""
+        self._suspicion.on_alive(instance)
+        if self.stage is Stage.RUNNING and attempt == self.attempt and instance == self.instance:
+            self.stage = Stage.WAITING
+            self.worker = self.instance = ""
+        return []
+
     def on_failed(self, frame: Failed) -> list[Action]:
         """The last frame of the counting attempt says that it went wrong."""
         place = self._sentence(f"worker {self.worker!r} says: {frame.message}")
@@ -195,7 +204,7 @@ class RequestLife:
 
     def on_announce(self, instance: str, made_model_queue: bool) -> list[Action]:
         """A worker is there (again). If it had to make the model's queue, what waited in an earlier one is gone."""
-        self._suspicion.on_return(instance)
+        self._suspicion.on_alive(instance)
         if self.stage is Stage.WAITING:
             return self._send_again(self.place) if made_model_queue else []
         if self.stage is Stage.RUNNING and instance == self.instance:
@@ -260,7 +269,7 @@ class RequestLife:
         if self._lost_at is not None:
             if watched - self._lost_at < self._limits.grace:
                 return []
-            return self._leave_behind(watched) or self._move("the worker was lost")
+            return self._leave_behind(watched) or self._move("the worker was lost", counts=self._left_in_order)
         limit = self._limits.between_tokens if self.answer.next_seq else self._limits.first_token
         if watched - self._last_progress < limit:
             return []
@@ -272,6 +281,7 @@ class RequestLife:
         self.stage = Stage.RUNNING
         self.worker, self.instance, self.copy = worker, instance, copy
         self._last_progress = watched
+        self._suspicion.on_start(watched)
         self._lost_at = None
         self._left_in_order = False
         self._no_worker_since = None
@@ -286,14 +296,8 @@ class RequestLife:
         self.attempt += 1
         self.moves += was_running
         self._run(ask.worker, ask.instance, now, watched, copy=ask.attempt)
-        go = Go(
-            self.controller,
-            self.stream,
-            self.attempt,
-            self.answer.next_seq,
-            self.answer.text,
-            suspect=self._suspicion.suspect,
-        )
+        apart = self._suspicion.apart
+        go = Go(self.controller, self.stream, self.attempt, self.answer.next_seq, self.answer.text, apart)
         actions: list[Action] = [Tell(ask.instance, go)]
         if was_running and former != ask.instance:
             actions.append(self._stop(former, former_attempt))
@@ -311,21 +315,26 @@ class RequestLife:
         error = PoisonError(self._sentence(text))
         return [*self._end_everywhere(), GiveUp(error)]
 
-    def _move(self, reason: str) -> list[Action]:
-        """Take it from the worker that has it, and send it to whoever is free."""
-        if self.answer.next_seq and not self.answer.resumable:
-            return [self._stop(self.instance, self.attempt), *self._give_up_unresumable()]
-        if self.moves >= self._limits.max_moves:
-            text = self._sentence(f"{reason}, and it had moved {self.moves} times already")
-            return [self._stop(self.instance, self.attempt), *self._give_up(WorkerLostError(text))]
-        if self.place is Place.PINNED:
-            text = self._sentence(f"{reason}, and it was for this worker only")
-            return [self._stop(self.instance, self.attempt), *self._give_up(WorkerLostError(text))]
-        self.moves += 1
+    def _move(self, reason: str, *, counts: bool = True) -> list[Action]:
+        """Take it from the worker that has it, and send it to whoever is free.
+
+        `counts`: against the number of moves that it has; a death does not, it has its own count.
+        """
         stop = self._stop(self.instance, self.attempt)
+        if self.answer.next_seq and not self.answer.resumable:
+            return [stop, *self._give_up_unresumable()]
+        self._strikes += counts
+        if self._strikes > self._limits.max_moves:
+            return [stop, *self._give_up_moving(f"{reason}, and it had moved {self.moves} times already")]
+        if self.place is Place.PINNED:
+            return [stop, *self._give_up_moving(f"{reason}, and it was for this worker only")]
+        self.moves += 1
         self.stage = Stage.WAITING
         self.worker = self.instance = ""
         return [stop, *self._send_again(Place.RESUME)]
+
+    def _give_up_moving(self, why: str) -> list[Action]:
+        return self._give_up(WorkerLostError(self._sentence(why)))
 
     def _send_again(self, place: Place) -> list[Action]:
         self.place = place
@@ -334,7 +343,7 @@ class RequestLife:
 
     def _publish(self) -> Publish:
         self._refused = False
-        has_begun = self.answer.next_seq > 0 or self._suspicion.suspect
+        has_begun = self.answer.next_seq > 0 or self._suspicion.apart > 0
         return Publish(self.place, self.attempt, ask_first=has_begun or self.place is Place.RESUME)
 
     def _stop(self, instance: str, attempt: int) -> Tell:

@@ -17,7 +17,7 @@ from broker_wire.amqp.channel import Delivery
 from broker_wire.amqp.connection import Session
 from broker_wire.errors import GarbageError
 from broker_wire.garbage import GarbageBin
-from broker_wire.messages import Ask, Batch, End, Failed, Frame, Gone, Piece, Progress, Started, Stop, Texts
+from broker_wire.messages import Ask, Batch, End, Failed, Frame, GivenBack, Gone, Piece, Progress, Started, Stop, Texts
 
 _log = logging.getLogger(__name__)
 
@@ -84,6 +84,8 @@ class ReplyReader:
                 stream.wake()
             case Gone(_, attempt):
                 self._gateway.carry_out(stream, life.on_gone(attempt, instance))
+            case GivenBack(_, attempt):
+                self._gateway.carry_out(stream, life.on_given_back(attempt, instance))
             case Progress(_, attempt):
                 if not life.stale(attempt):
                     life.note_progress(watched, instance)

@@ -1,53 +1,80 @@
-"""Whether a request is what kills its workers. Pure; one for each request, used by `lifecycle`.
+"""Whether a request is what kills its workers. Pure; one for each request, used by `lifecycle`. Seconds throughout.
 
-A worker that dies takes all its requests with it, and one of them may be the cause. So all of them become suspect, and
-blamed is only one that was suspect already: a worker never runs two suspects at a time, so it was the only one there.
+A worker that dies takes all its requests with it, and one of them may be the cause. Most deaths have another one, so
+after the first they all go on at once, wherever there is room. Who was there at two deaths in a row is run apart: a
+worker runs at most one such request at a time, for the first seconds of its run, so that who dies then is known. These
+seconds double with every death: what kills late is found as well, and two hundred innocents do not wait in line for
+long. Charged is only the one that was apart when its worker died.
 """
 
+FIRST_APART = 2.0
+MAX_APART = 60.0
 OBITUARY_DELAY = 2.0
-"""Seconds by which an obituary may be behind the redelivery that the same death caused."""
+"""An obituary may be so much behind the redelivery that the same death caused."""
+MARGIN = 0.75
+"""Of the time apart: the worker counts from its start, and we from our permission, so the two must not meet."""
 
 
 class Suspicion:
     """What is known against one request. A method that returns True says: it has killed as many as it may."""
 
     def __init__(self, max_kills: int) -> None:
-        self.suspect = False
         self._max_kills = max_kills
         self._killed: set[str] = set()
-        self._left_behind = ""
-        self._left_at = 0.0
+        self._deaths = 0
+        self._runs_since = 0.0
+        self._doubtful: tuple[str, float, bool] | None = None
+        """Where its copy came back from before any obituary, when, and whether it was apart there."""
 
     @property
     def kills(self) -> int:
-        """Workers that died while they ran it as the one suspect."""
+        """Workers that died while they ran it apart."""
         return len(self._killed)
 
-    def on_left(self, instance: str, now: float, *, is_dead: bool) -> bool:
-        """Its copy came back from a worker that did not say goodbye.
+    @property
+    def apart(self) -> float:
+        """For how long it must run apart at its next start; 0 for not at all."""
+        return min(MAX_APART, FIRST_APART * 2.0 ** (self._deaths - 2)) if self._deaths >= 2 else 0.0
 
-        `is_dead`: an obituary was seen. Without one the worker may have given the request back, alive; the obituary
-        may also be a few milliseconds behind, so it is waited for.
+    def on_start(self, now: float) -> None:
+        """It begins at a worker."""
+        self._runs_since = now
+
+    def on_left(self, instance: str, now: float, *, is_dead: bool) -> bool:
+        """Its copy came back from a worker that did not say goodbye. `is_dead`: an obituary was seen.
+
+        Without one it counts as a death until it is clear that none comes: the next start cannot wait for that.
         """
-        was_suspect, self.suspect = self.suspect, True
-        if not was_suspect:
-            return False
+        self._clear_doubt(now)
+        was_apart = self._is_apart(now)
+        self._deaths += 1
         if is_dead:
-            return self._blame(instance)
-        self._left_behind, self._left_at = instance, now
+            return was_apart and self._charge(instance)
+        self._doubtful = instance, now, was_apart
         return False
 
     def on_obituary(self, instance: str, now: float) -> bool:
         """A worker that it does not run on any more is dead."""
-        if instance != self._left_behind or now - self._left_at >= OBITUARY_DELAY:
+        self._clear_doubt(now)
+        if self._doubtful is None or self._doubtful[0] != instance:
             return False
-        self._left_behind = ""
-        return self._blame(instance)
+        was_apart, self._doubtful = self._doubtful[2], None
+        return was_apart and self._charge(instance)
 
-    def on_return(self, instance: str) -> None:
-        """The worker was not dead: its connection was cut."""
+    def on_alive(self, instance: str) -> None:
+        """The worker is not dead: it gave the request back, or its connection was cut for a moment."""
         self._killed.discard(instance)
+        if self._doubtful is not None and self._doubtful[0] == instance:
+            self._doubtful = None
+            self._deaths -= 1
 
-    def _blame(self, instance: str) -> bool:
+    def _is_apart(self, now: float) -> bool:
+        return now - self._runs_since < self.apart * MARGIN
+
+    def _clear_doubt(self, now: float) -> None:
+        if self._doubtful is not None and now - self._doubtful[1] >= OBITUARY_DELAY:
+            self.on_alive(self._doubtful[0])
+
+    def _charge(self, instance: str) -> bool:
         self._killed.add(instance)
         return self.kills >= self._max_kills

@@ -191,7 +191,8 @@ class Go(Struct, frozen=True, tag="go", tag_field=type_tag, omit_defaults=True):
         attempt: the attempt that counts from now on; older ones are fenced off.
         next_seq: the number of the first frame that the controller still lacks.
         text: what the client already has, to go on after it ("" when it has nothing).
-        suspect: this request was running when a worker crashed: run it apart from other suspects.
+        apart: seconds for which no other request that has such a time may be started beside it: workers have died
+            with this one on them, and who dies next must be known.
     """
 
     controller: str
@@ -199,7 +200,7 @@ class Go(Struct, frozen=True, tag="go", tag_field=type_tag, omit_defaults=True):
     attempt: int
     next_seq: int = 0
     text: str = ""
-    suspect: bool = False
+    apart: float = 0.0
 
 
 class Stop(Struct, frozen=True, tag="stop", tag_field=type_tag):
@@ -374,6 +375,13 @@ class Gone(Struct, frozen=True, array_like=True, tag="g"):
     attempt: int
 
 
+class GivenBack(Struct, frozen=True, array_like=True, tag="b"):
+    """The request goes back to its queue although it had `Go`: it cannot be run apart here for now."""
+
+    stream: int
+    attempt: int
+
+
 class Progress(Struct, frozen=True, array_like=True, tag="k"):
     """The engine works, although it has no chunk to show."""
 
@@ -381,7 +389,7 @@ class Progress(Struct, frozen=True, array_like=True, tag="k"):
     attempt: int
 
 
-Frame = Started | Ask | Texts | Piece | End | Failed | Gone | Progress
+Frame = Started | Ask | Texts | Piece | End | Failed | Gone | GivenBack | Progress
 
 
 class Batch(Struct, frozen=True, tag="batch", tag_field=type_tag):

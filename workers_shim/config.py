@@ -41,7 +41,7 @@ class Patience(Struct, frozen=True):
     Attributes:
         grace: a controller that is gone may come back; a complete answer is kept for its `done`.
         ask: an `Ask` may stay without an answer.
-        suspect: a suspect waits for another one to end.
+        suspect: one that must run apart waits for another such one.
         farewell: a leaving worker waits for its last answers to be fetched.
         sweep: between two looks at all these.
         roll_call: jitter of the answer to a roll-call.

@@ -25,7 +25,8 @@ from broker_wire.messages import (
     Stop,
 )
 from broker_wire.topology import Topology
-from workers_shim.custody import Custody, check_name_size
+from workers_shim.held import check_controller
+from workers_shim.orders import Orders
 
 _log = logging.getLogger(__name__)
 
@@ -57,7 +58,7 @@ class Control:
         topology: Topology,
         worker: str,
         instance: str,
-        custody: Custody,
+        orders: Orders,
         listener: ControlListener,
         garbage: GarbageBin,
         on_closed: Callable[[], None],
@@ -65,7 +66,7 @@ class Control:
         self._topology = topology
         self._worker = worker
         self._instance = instance
-        self._custody = custody
+        self._orders = orders
         self._listener = listener
         self._garbage = garbage
         self._on_closed = on_closed
@@ -128,22 +129,22 @@ class Control:
 
     def _on_control(self, delivery: Delivery) -> None:
         message = codec.decode_control(delivery.body, delivery.content_type)
-        check_name_size(message.controller)
-        custody = self._custody
+        check_controller(message.controller)
+        orders = self._orders
         self._listener.on_controller_spoke(message.controller)
         match message:
             case Done():
-                custody.done(message)
+                orders.done(message)
             case Go():
-                custody.go(message)
+                orders.go(message)
             case Stop():
-                custody.stop(message)
+                orders.stop(message)
             case Cancel():
-                custody.cancel(message)
+                orders.cancel(message)
             case Resend():
-                custody.resend(message)
+                orders.resend(message)
             case Pause() | Resume():
-                custody.pause((message.controller, message.stream), isinstance(message, Pause))
+                orders.pause((message.controller, message.stream), isinstance(message, Pause))
             case RollCall():
                 self._listener.on_roll_call()
             case Introduce():

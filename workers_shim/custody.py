@@ -2,9 +2,9 @@
 
     delivery ──fresh──────────────> RUNNING ──end confirmed, engine back──> acked
         └─────redelivered──> ASKING ──go──┘└──stop, cancel, abandoned──> LEAVING ──engine back──> acked
-                               └──go, suspect──> APART ──the other suspect is over──> RUNNING
+                               └──go, apart────> APART ──nobody else runs apart──> RUNNING
 
-`intake` hands deliveries in, `control` what controllers say, `outbox` what became of the answers. All on the broker's
+`intake` hands deliveries in, `orders` what controllers say, `outbox` what became of the answers. All on the broker's
 loop; it does no I/O of its own. A slot is taken from the delivery until the engine's thread has really come back.
 """
 
@@ -17,10 +17,9 @@ from broker_wire import codec
 from broker_wire.amqp import Delivery
 from broker_wire.errors import GarbageError
 from broker_wire.garbage import GarbageBin
-from broker_wire.messages import Ask, Cancel, Done, FailureKind, Go, Gone, Resend, Started, Stop
-from broker_wire.topology import MAX_NAME_BYTES
+from broker_wire.messages import Ask, FailureKind, GivenBack, Go, Started
 from workers_shim.controller_links import ControllerLinks
-from workers_shim.held import Desk, Held, Stage
+from workers_shim.held import Desk, Held, Stage, check_controller
 from workers_shim.outbox import Outbox
 from workers_shim.outgoing import Outgoing
 from workers_shim.slots import Lease, Role
@@ -32,7 +31,7 @@ _log = logging.getLogger(__name__)
 ASK_TIMEOUT = 15.0
 """Seconds without an answer after which a worker asks again."""
 SUSPECT_WAIT = 0.25
-"""Seconds that a suspect waits for another one here, before some other worker may have it."""
+"""Seconds that one which must run apart waits for another such one here, before some other worker may have it."""
 
 
 class Custody:
@@ -57,6 +56,7 @@ class Custody:
         on_change: Callable[[], None],
         ask_timeout: float = ASK_TIMEOUT,
         suspect_wait: float = SUSPECT_WAIT,
+        tombstones: Tombstones,
     ) -> None:
         self.requests_done = 0
         self._worker = worker
@@ -66,10 +66,10 @@ class Custody:
         self._links = links
         self._garbage = garbage
         self._watched = watched
-        self._on_change = on_change
+        self.on_change = on_change
         self._ask_timeout = ask_timeout
         self._suspect_wait = suspect_wait
-        self._tombstones = Tombstones()
+        self._tombstones = tombstones
         self._current: dict[Key, Held] = {}
         """By request; the newest attempt."""
         self._by_outgoing: dict[Outgoing, Held] = {}
@@ -82,7 +82,7 @@ class Custody:
         """No request is held."""
         return not (self._current or self._by_outgoing)
 
-    # --- deliveries
+    # --- from the delivery to the start or the stop
 
     def take(self, lease: Lease[Delivery]) -> None:
         """A delivery that has a slot."""
@@ -90,7 +90,7 @@ class Custody:
         try:
             generate = codec.decode_request(delivery.body, delivery.content_type)
             # It is the routing key of every reply.
-            check_name_size(generate.controller)
+            check_controller(generate.controller)
         except GarbageError as error:
             self._garbage.drop("requests", error)
             self._refuse(lease)
@@ -107,7 +107,31 @@ class Custody:
             self._ask(held)
         else:
             self._run(held, Go(*held.key, attempt=held.attempt))
-        self._on_change()
+        self.on_change()
+
+    def find(self, key: Key) -> Held | None:
+        """The newest attempt at this request that is held here and wanted."""
+        return self._current.get(key)
+
+    def grant(self, held: Held, go: Go) -> None:
+        """It asked, and may start; of two that must run apart one waits, or nobody could tell which of them kills."""
+        if go.apart > 0 and self._runs_apart():
+            self._wait_apart(held, go)
+        else:
+            self._run(held, go)
+
+    def stop(self, held: Held) -> None:
+        """Nobody wants it. Its slot is free when the engine has come back."""
+        if held.outgoing is None:
+            self._forget(held)
+            self._refuse(held.lease)
+            return
+        held.stage = Stage.LEAVING
+        self._links.drop(held.outgoing)
+        if self._current.get(held.key) is held:
+            del self._current[held.key]
+        if held.released:
+            self._finish(held)
 
     def _is_copy(self, held: Held) -> bool:
         """Whether this worker has the request already. A newer attempt takes the place of an older one."""
@@ -116,7 +140,7 @@ class Custody:
             # Of two copies of one attempt the one that runs, or has asked, goes on. Its own tag may be void.
             if held.generate.attempt <= max(former.attempt, former.generate.attempt):
                 return True
-            self._stop(former)
+            self.stop(former)
             return False
         kept = self._links.find(held.key)
         # It ran to its end here, and its controller can still have all of it.
@@ -125,7 +149,7 @@ class Custody:
     def _refuse(self, lease: Lease[Delivery]) -> None:
         self.desk.ack(lease)
         self.desk.free(lease)
-        self._on_change()
+        self.on_change()
 
     def _ask(self, held: Held) -> None:
         held.since = self._watched()
@@ -135,6 +159,9 @@ class Custody:
         """Say so first, then begin: a controller that is gone, or wants it no more, is known after one round trip."""
         controller, stream = held.key
         held.go, held.attempt, held.stage = go, go.attempt, Stage.RUNNING
+        if go.apart > 0:
+            held.apart_until = time.monotonic() + go.apart
+            asyncio.get_running_loop().call_later(go.apart, self._start_next_apart)
         outgoing = Outgoing(
             controller, stream, go.attempt, go.next_seq, ready=self.outbox.ready, released=self.outbox.released
         )
@@ -146,76 +173,8 @@ class Custody:
             outgoing.released()
             return
         self.outbox.note(controller, Started(stream, go.attempt, self._worker, self._instance))
-        assignment = Assignment(held.generate, go.attempt, go.next_seq, go.text, go.suspect, held.deadline)
+        assignment = Assignment(held.generate, go.attempt, go.next_seq, go.text, go.apart > 0, held.deadline)
         self._executor.start(assignment, outgoing)
-
-    # --- what controllers say
-
-    def go(self, message: Go) -> None:
-        """The answer to an ask."""
-        held = self._current.get((message.controller, message.stream))
-        if held is not None and held.stage is Stage.ASKING:
-            held.go = message
-            if message.suspect and self._suspect_runs():
-                self._wait_apart(held)
-            else:
-                self._run(held, message)
-        elif held is None or held.attempt < message.attempt:
-            # The copy that asked is gone, with its channel: the controller has to know that nobody runs this.
-            self.outbox.note(message.controller, Gone(message.stream, message.attempt))
-            if held is not None:
-                self._stop(held)
-
-    def stop(self, message: Stop) -> None:
-        """Not wanted, up to this attempt."""
-        key = (message.controller, message.stream)
-        held = self._current.get(key)
-        if held is not None and held.attempt <= message.attempt:
-            self._stop(held)
-        kept = self._links.find(key)
-        if kept is not None and kept.attempt <= message.attempt:
-            self._links.drop(kept)
-
-    def cancel(self, message: Cancel) -> None:
-        """Not wanted at all, now or later."""
-        key = (message.controller, message.stream)
-        self._tombstones.bury(key, message.remaining, time.monotonic())
-        held = self._current.get(key)
-        if held is not None:
-            self._stop(held)
-        kept = self._links.find(key)
-        if kept is not None:
-            self._links.drop(kept)
-
-    def done(self, message: Done) -> None:
-        """The controller has everything of these."""
-        for stream in message.streams:
-            kept = self._links.find((message.controller, stream))
-            held = None if kept is None else self._by_outgoing.get(kept)
-            if held is not None:
-                self._stop(held)
-            elif kept is not None:
-                self._links.drop(kept)
-        self._on_change()
-
-    def resend(self, message: Resend) -> None:
-        """The controller lacks something of these."""
-        for stream, attempt, seq in message.streams:
-            key = (message.controller, stream)
-            kept = self._links.find(key)
-            if kept is not None and kept.attempt > attempt:
-                continue
-            held = self._current.get(key)
-            if held is not None and held.stage is Stage.APART and held.attempt == attempt:
-                continue
-            if kept is None or kept.attempt < attempt or not kept.resend_from(seq):
-                self.outbox.note(message.controller, Gone(stream, attempt))
-
-    def pause(self, key: Key, paused: bool) -> None:
-        """The client of this stream reads too slowly, or has caught up."""
-        kept = self._links.find(key)
-        if kept is not None:
-            kept.pause(paused)
 
     # --- what became of the answers
 
@@ -249,14 +208,14 @@ class Custody:
         held = self._by_outgoing.get(outgoing)
         if held is not None:
             _log.warning("request abandoned %s reason=its controller is gone", _name(held))
-            self._stop(held)
+            self.stop(held)
 
     def on_note_returned(self, key: Key, note: Started | Ask) -> None:
         """Its controller is gone before anything was sent: a slot is not held for that."""
         held = self._current.get(key)
-        if held is not None and held.attempt == note.attempt:
+        if held is not None and self.is_current(key, note):
             _log.info("request dropped %s reason=its controller is gone", _name(held))
-            self._stop(held)
+            self.stop(held)
 
     def is_current(self, key: Key, note: Started | Ask) -> bool:
         """Whether it still is as the note says."""
@@ -283,7 +242,7 @@ class Custody:
         self._tombstones.sweep(now)
         for held in list(self._current.values()):
             if now >= held.deadline:
-                self._stop(held)
+                self.stop(held)
             elif held.stage is Stage.ASKING and watched - held.since >= self._ask_timeout:
                 self._ask(held)
 
@@ -295,61 +254,42 @@ class Custody:
 
     # --- inside
 
-    def _suspect_runs(self) -> bool:
-        return any(held.suspect for held in self._by_outgoing.values())
+    def _runs_apart(self) -> bool:
+        now = time.monotonic()
+        return any(held.apart_until > now for held in self._by_outgoing.values())
 
-    def _wait_apart(self, held: Held) -> None:
-        held.stage = Stage.APART
-        held.attempt = held.go.attempt if held.go else held.attempt
+    def _wait_apart(self, held: Held, go: Go) -> None:
+        held.go, held.attempt, held.stage = go, go.attempt, Stage.APART
         if held.lease.source.role is not Role.PINNED:
             asyncio.get_running_loop().call_later(self._suspect_wait, self._waited_apart, held)
 
     def _waited_apart(self, held: Held) -> None:
         if held.stage is Stage.APART and self._current.get(held.key) is held:
+            # Its controller has to know that this is no death of ours when another worker asks.
+            self.outbox.note(held.key[0], GivenBack(held.key[1], held.attempt))
             self._forget(held)
             self.desk.give_back(held.lease)
 
-    def _start_next_suspect(self) -> None:
+    def _start_next_apart(self) -> None:
+        if self._runs_apart():
+            return
         for held in self._current.values():
             if held.stage is Stage.APART and held.go is not None:
                 self._run(held, held.go)
                 return
 
-    def _stop(self, held: Held) -> None:
-        """Nobody wants it. The slot is free when the engine has come back."""
-        if held.outgoing is None:
-            self._forget(held)
-            self._refuse(held.lease)
-            return
-        held.stage = Stage.LEAVING
-        self._links.drop(held.outgoing)
-        if self._current.get(held.key) is held:
-            del self._current[held.key]
-        if held.released:
-            self._finish(held)
-
     def _finish(self, held: Held) -> None:
         self._forget(held)
         self.requests_done += held.outgoing is not None and held.outgoing.ended
         self._refuse(held.lease)
-        if held.suspect:
-            self._start_next_suspect()
+        if held.apart_until:
+            self._start_next_apart()
 
     def _forget(self, held: Held) -> None:
         if self._current.get(held.key) is held:
             del self._current[held.key]
         if held.outgoing is not None:
             self._by_outgoing.pop(held.outgoing, None)
-
-
-def check_name_size(name: str) -> None:
-    """Raises: GarbageError, if it cannot be a routing key."""
-    try:
-        size = len(name.encode())
-    except UnicodeEncodeError:
-        size = 0
-    if not 0 < size <= MAX_NAME_BYTES:
-        raise GarbageError(f"a controller's id of {size} bytes cannot be a routing key")
 
 
 def _name(held: Held) -> str:

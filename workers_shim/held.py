@@ -4,7 +4,9 @@ from enum import Enum, auto
 from typing import Protocol
 
 from broker_wire.amqp import Delivery
+from broker_wire.errors import GarbageError
 from broker_wire.messages import Generate, Go
+from broker_wire.topology import MAX_NAME_BYTES
 from workers_shim.outgoing import Outgoing
 from workers_shim.slots import Lease
 from workers_shim.tombstones import Key
@@ -15,7 +17,7 @@ class Stage(Enum):
 
     ASKING = auto()
     APART = auto()
-    """It may start, but not beside the suspect that runs."""
+    """It may start, but not beside another one that must run apart."""
     RUNNING = auto()
     LEAVING = auto()
     """Nobody wants it; the engine has not come back yet."""
@@ -24,7 +26,31 @@ class Stage(Enum):
 class Held:
     """One delivery in custody."""
 
-    __slots__ = ("attempt", "deadline", "generate", "go", "key", "lease", "outgoing", "released", "since", "stage")
+    __slots__ = (
+        "apart_until",
+        "attempt",
+        "deadline",
+        "generate",
+        "go",
+        "key",
+        "lease",
+        "outgoing",
+        "released",
+        "since",
+        "stage",
+    )
+        "apart_until",
+        "attempt",
+        "deadline",
+        "generate",
+        "go",
+        "key",
+        "lease",
+        "outgoing",
+        "released",
+        "since",
+        "stage",
+    )
 
     def __init__(self, lease: Lease[Delivery], generate: Generate, deadline: float) -> None:
         self.lease = lease
@@ -38,11 +64,8 @@ class Held:
         self.released = False
         self.since = 0.0
         """When it last asked, in watched seconds."""
-
-    @property
-    def suspect(self) -> bool:
-        """It was running when some worker crashed."""
-        return self.go is not None and self.go.suspect
+        self.apart_until = 0.0
+        """Until then, on the monotonic clock, nothing else that must run apart is started beside it."""
 
 
 class Desk(Protocol):
@@ -56,3 +79,13 @@ class Desk(Protocol):
 
     def free(self, lease: Lease[Delivery]) -> None:
         """The slot is free. Idempotent."""
+
+
+def check_controller(name: str) -> None:
+    """Raises: GarbageError, if it cannot be a routing key."""
+    try:
+        size = len(name.encode())
+    except UnicodeEncodeError:
+        size = 0
+    if not 0 < size <= MAX_NAME_BYTES:
+        raise GarbageError(f"a controller's id of {size} bytes cannot be a routing key")

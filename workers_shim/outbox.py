@@ -10,18 +10,17 @@ import logging
 from collections import deque
 from contextlib import suppress
 from functools import partial
-from typing import Protocol
 
 import msgspec
 
 from broker_wire import codec
 from broker_wire.amqp import Channel, Outcome
 from broker_wire.errors import MessageTooLargeError, NotConnectedError
-from broker_wire.messages import Ask, Batch, Failed, FailureKind, Frame, Gone, Progress, Started
+from broker_wire.messages import Ask, Batch, Failed, FailureKind, Frame, GivenBack, Gone, Started
 from workers_shim.controller_links import ControllerLinks, Link
+from workers_shim.outbox_listener import Note, OutboxListener
 from workers_shim.outgoing import Outgoing
 from workers_shim.retention import Sent
-from workers_shim.tombstones import Key
 
 _log = logging.getLogger(__name__)
 
@@ -33,32 +32,7 @@ buffer, since what is in there is not confirmed."""
 MAX_NOTES = 10_000
 """Frames without a number that wait for the connection; more than any worker has slots."""
 
-Note = Started | Ask | Gone | Progress
-"""A frame that is no part of an answer. It is not kept: one that was lost is sent again only if it still matters."""
-
 _BATCH = codec.type_of(Batch)
-
-
-class OutboxListener(Protocol):
-    """What `custody` wants to know. All on the broker's loop."""
-
-    def on_released(self, outgoing: Outgoing) -> None:
-        """The engine's thread has come back."""
-
-    def on_settled(self, outgoing: Outgoing) -> None:
-        """The last frame and all before it are in the controller's queue."""
-
-    def on_held(self, outgoing: Outgoing) -> None:
-        """A part of it came back: its controller has no queue for now."""
-
-    def on_abandoned(self, outgoing: Outgoing) -> None:
-        """It was dropped: its controller has been gone for the grace time."""
-
-    def on_note_returned(self, key: Key, note: Started | Ask) -> None:
-        """The controller of this request has no queue any more."""
-
-    def is_current(self, key: Key, note: Started | Ask) -> bool:
-        """Whether a note that was lost on the way still says what is so."""
 
 
 class _Draft:
@@ -141,10 +115,11 @@ class Outbox:
 
     def note(self, controller: str, note: Note) -> None:
         """Send a frame that is no part of an answer, at the end of this tick."""
-        if self._noted >= MAX_NOTES:
-            _log.warning("frame dropped reason=%s controller=%s", "too many wait for the broker", controller)
-            return
         self._noted += 1
+        if self._noted > MAX_NOTES:
+            if self._noted == MAX_NOTES + 1:
+                _log.warning("frames dropped controller=%s reason=too many wait for the broker", controller)
+            return
         self._notes.setdefault(controller, []).append(note)
         self._wake_here()
 
@@ -327,7 +302,7 @@ class Outbox:
                 outgoing.retention.unsend(sent)
                 outgoing.wake()
         for note in draft.notes:
-            if isinstance(note, Gone) or (
+            if isinstance(note, Gone | GivenBack) or (
                 isinstance(note, Started | Ask) and self._listener.is_current((controller, note.stream), note)
             ):
                 self.note(controller, note)

@@ -82,7 +82,7 @@ class Request(msgspec.Struct, kw_only=True, eq=False):
         request_id: the client's `X-Request-Id`, for logs.
         resume_text: only with resume="prefix": the client has this much of the answer; yield what follows it.
         raw: the client's JSON, untouched.
-        suspect: this request was running when a worker crashed.
+        suspect: workers have died while they ran this request.
     """
 
     model: str

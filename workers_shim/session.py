@@ -9,11 +9,9 @@ and control messages must pass all the same. The close of the consuming connecti
 
 import asyncio
 import logging
-import random
 import secrets
 import time
-from collections.abc import Callable, Sequence
-from contextlib import suppress
+from collections.abc import Sequence
 
 from broker_wire.amqp import Connection, Session, declare_topology, parse_broker_url
 from broker_wire.errors import BrokerError, ChannelClosedError
@@ -25,21 +23,19 @@ from workers_shim.config import LeaveReason, Patience, SessionConfig
 from workers_shim.control import Control
 from workers_shim.controller_links import ControllerLinks
 from workers_shim.custody import Custody
+from workers_shim.departure import Departure, must_yield
 from workers_shim.intake import Intake
 from workers_shim.last_will import RENEW_INTERVAL, LastWill
+from workers_shim.orders import Orders
 from workers_shim.outbox import Outbox
 from workers_shim.pausing_clock import PausingClock
+from workers_shim.repair import Repair
 from workers_shim.stream import Executor
+from workers_shim.tombstones import Tombstones
 
 __all__ = ["LeaveReason", "Patience", "SessionConfig", "WorkerSession"]
 
 _log = logging.getLogger(__name__)
-
-SAME_TIME = 2.0
-"""Seconds: two first announces of one name within this are taken for simultaneous."""
-REPAIR_DELAY = 0.2
-MAX_REPAIR_DELAY = 5.0
-"""Seconds: bounds of the pause before a channel that the broker closed is opened again."""
 
 
 class WorkerSession:
@@ -74,13 +70,12 @@ class WorkerSession:
         self._clock.stop()
         self._loop = asyncio.get_running_loop()
         self._leaving: asyncio.Future[LeaveReason] = self._loop.create_future()
-        self._ending = False
-        self._broken = asyncio.Event()
-        self._news = asyncio.Event()
+        self._repair = Repair(config.name, self._open_again)
         self._opening = asyncio.Lock()
         self._consuming: Session | None = None
         self._publishing: Session | None = None
         self._queue_lost = False
+        tombstones = Tombstones()
         links = ControllerLinks(self._clock.now, grace=self._patience.grace)
         self._links = links
         self._custody = Custody(
@@ -94,6 +89,7 @@ class WorkerSession:
             on_change=self._changed,
             ask_timeout=self._patience.ask,
             suspect_wait=self._patience.suspect,
+            tombstones=tombstones,
         )
         self._outbox = Outbox(self._topology.replies, self.instance, self._loop, links, self._custody)
         self._intake = Intake(
@@ -107,12 +103,25 @@ class WorkerSession:
             on_made=self._queue_made,
         )
         self._custody.outbox, self._custody.desk = self._outbox, self._intake
+        orders = Orders(self._custody, links, self._outbox, tombstones)
         self._control = Control(
-            self._topology, config.name, self.instance, self._custody, self, self.garbage, self._broken.set
+            self._topology, config.name, self.instance, orders, self, self.garbage, self._repair.ask
         )
-        self._will = LastWill(self._topology, config.name, self.instance, self._broken.set)
+        self._will = LastWill(self._topology, config.name, self.instance, self._repair.ask)
         self._announcer = Announcer(
             config, self.instance, self._topology, self._condition, roll_call_jitter=self._patience.roll_call
+        )
+
+        self._departure = Departure(
+            config.name,
+            intake=self._intake,
+            custody=self._custody,
+            links=links,
+            outbox=self._outbox,
+            announcer=self._announcer,
+            will=self._will,
+            drain_timeout=config.drain_timeout,
+            farewell=self._patience.farewell,
         )
 
     # --- for the worker
@@ -127,12 +136,12 @@ class WorkerSession:
                     self._consume.run(),
                     self._announcer.run(),
                     self._sweep(),
-                    self._repair(),
+                    self._repair.run(),
                     self._renew_will(),
                 )
             ]
             try:
-                reason = await self._leave(await self._leaving)
+                reason = await self._departure.leave(await self._leaving)
             finally:
                 self._custody.stop_all()
                 for task in running:
@@ -148,44 +157,45 @@ class WorkerSession:
 
     def end_now(self) -> None:
         """Leave without waiting for what runs: other workers go on with it. Idempotent."""
-        self._ending = True
-        self._news.set()
+        self._departure.hurry()
         if not self._leaving.done():
             self._leaving.set_result(LeaveReason.ENDED)
 
     async def add_model(self, card: ModelCard) -> None:
-        """Serve a model, too. Without a connection, from the next one on.
+        """Serve a model, too; without a connection, from the next one on.
 
-        Raises: NameRefusedError; BrokerError.
+        Raises: NameRefusedError.
         """
         check_model_name(card.name)
         self._models[card.name] = card
         async with self._opening:
-            await self._control.add_model(card.name)
-            session = self._consuming if self._intake.open else None
-            await self._intake.add_model(card.name, session)
+            try:
+                await self._control.add_model(card.name)
+                await self._intake.add_model(card.name, self._consuming if self._intake.open else None)
+            except BrokerError as error:
+                _log.warning("model not declared yet model=%s reason=%s", card.name, error)
+                self._request_queue_lost()
         self._announcer.announce()
 
     async def remove_model(self, name: str) -> None:
-        """Serve a model no longer. What runs of it goes on; what is on its way goes to other workers.
-
-        Raises: BrokerError.
-        """
+        """Serve a model no longer. What runs of it goes on; what is on its way goes to other workers."""
         if self._models.pop(name, None) is None:
             return
         async with self._opening:
             self._intake.remove_model(name)
-            await self._control.remove_model(name)
+            try:
+                await self._control.remove_model(name)
+            except BrokerError as error:
+                _log.debug("model not unbound model=%s reason=%s", name, error)
         self._announcer.announce()
 
     # --- connections
 
     async def _publish_connected(self, session: Session) -> None:
-        async with self._opening:
-            self._publishing = session
-            # Whoever publishes first needs the exchanges: to a missing one the broker closes the channel.
-            await declare_topology(session, self._topology.exchanges())
-            await self._open_publishing(session)
+        self._publishing = session
+        # To a missing exchange the broker answers by closing the channel, and this connection may be the first one.
+        await declare_topology(session, self._topology.exchanges())
+        await self._open_publishing(session)
 
     async def _open_publishing(self, session: Session) -> None:
         channel = await session.channel(confirms=True, on_closed=self._publishing_closed)
@@ -221,7 +231,7 @@ class WorkerSession:
 
     def _ready_or_not(self) -> None:
         """Announce as soon as both ways stand; waiting times count only while they do."""
-        if self._announcer.heard and self._intake.open:
+        if self._announcer.attached and not self._publish.blocked and self._intake.open:
             self._clock.go_on()
             self._announcer.announce()
 
@@ -232,16 +242,16 @@ class WorkerSession:
         self._will.detach()
         if reason.code:
             _log.warning("channel closed by the broker worker=%s channel=publish reason=%s", self._config.name, reason)
-            self._broken.set()
+            self._repair.ask()
 
     def _requests_closed(self) -> None:
         self._clock.stop()
         self._custody.voided()
-        self._broken.set()
+        self._repair.ask()
 
     def _request_queue_lost(self) -> None:
         self._queue_lost = True
-        self._broken.set()
+        self._repair.ask()
 
     def _queue_made(self, model: str) -> None:
         self._announcer.queue_made(model)
@@ -254,26 +264,11 @@ class WorkerSession:
         else:
             self._ready_or_not()
 
-    async def _repair(self) -> None:
-        """Open again what the broker closed while the connection stands. A lost connection is not ours to repair."""
-        delay = REPAIR_DELAY
-        while True:
-            await self._broken.wait()
-            self._broken.clear()
-            await asyncio.sleep(delay * random.uniform(0.5, 1.0))
-            try:
-                async with self._opening:
-                    await self._repair_once()
-            except BrokerError as error:
-                delay = min(delay * 2, MAX_REPAIR_DELAY)
-                _log.warning("channel not opened again worker=%s reason=%s", self._config.name, error)
-                self._broken.set()
-            else:
-                delay = REPAIR_DELAY
-
-    async def _repair_once(self) -> None:
+    async def _open_again(self) -> None:
+        """What the broker closed while the connection stands; a lost connection comes back by itself."""
         if self._consuming is not None and self._consume.connected:
-            await self._open_consuming(self._consuming)
+            async with self._opening:
+                await self._open_consuming(self._consuming)
         if self._publishing is not None and self._publish.connected and not self._announcer.attached:
             await self._open_publishing(self._publishing)
 
@@ -284,7 +279,7 @@ class WorkerSession:
             await asyncio.sleep(self._patience.sweep)
             self._outbox.sweep()
             self._custody.sweep()
-            self._news.set()
+            self._departure.notice()
 
     async def _renew_will(self) -> None:
         while True:
@@ -292,7 +287,7 @@ class WorkerSession:
             self._will.renew()
 
     def _changed(self) -> None:
-        self._news.set()
+        self._departure.notice()
         self._announcer.changed()
 
     def _condition(self) -> Condition:
@@ -324,12 +319,10 @@ class WorkerSession:
         self.drain()
 
     def on_first_announce(self, other: Announce) -> None:
-        """Another instance claims this name: it has it, unless both came at once and this one is the later."""
+        """Some instance claims this name."""
         if other.instance == self.instance or self._leaving.done():
             return
-        claimed_at = self._announcer.first_sent_at
-        at_once = claimed_at is None or time.monotonic() - claimed_at < SAME_TIME
-        if at_once and other.instance < self.instance:
+        if not must_yield(self.instance, self._announcer.first_sent_at, other, time.monotonic()):
             _log.warning(
                 "name kept, the other instance leaves worker=%s instance=%s other=%s host=%s pid=%d",
                 self._config.name,
@@ -348,41 +341,3 @@ class WorkerSession:
             other.pid,
         )
         self._leaving.set_result(LeaveReason.TAKEN_OVER)
-
-    # --- leaving
-
-    async def _leave(self, reason: LeaveReason) -> LeaveReason:
-        self._intake.drain()
-        self._changed()
-        if reason is LeaveReason.TAKEN_OVER:
-            # The name is another's: not a word under it any more. What runs is finished all the same.
-            await self._say_goodbye(reason)
-        if reason is not LeaveReason.ENDED and not await self._finished():
-            _log.warning(
-                "worker leaves with requests running worker=%s running=%d", self._config.name, self._intake.pool.running
-            )
-        await self._say_goodbye(reason)
-        return LeaveReason.ENDED if self._ending and reason is LeaveReason.DRAINED else reason
-
-    async def _say_goodbye(self, reason: LeaveReason) -> None:
-        if self._announcer.heard:
-            # Released first: whoever says goodbye is not dead. If nothing can be said, the obituary says it.
-            self._will.release()
-            await self._announcer.leave(reason.value)
-
-    async def _finished(self) -> bool:
-        """Wait until nothing runs, then for the last answers to be fetched. False: the time was up."""
-        if not await self._until(lambda: self._custody.empty, self._config.drain_timeout):
-            return False
-        # Confirmed is not yet received: a controller that has just reconnected may ask for the tail again.
-        await self._until(lambda: self._links.kept == 0 and self._outbox.quiet, self._patience.farewell)
-        return True
-
-    async def _until(self, holds: Callable[[], bool], seconds: float) -> bool:
-        """Returns: whether it holds; False when the time was up, or the worker is to end at once."""
-        with suppress(TimeoutError):
-            async with asyncio.timeout(seconds):
-                while not (holds() or self._ending):
-                    self._news.clear()
-                    await self._news.wait()
-        return holds()

@@ -20,7 +20,7 @@ class Assignment(Struct, frozen=True):
         attempt: the fencing token that every frame of this run carries.
         next_seq: number of the first frame that the controller still lacks.
         text: what the client already has; go on after it.
-        suspect: the request was running when a worker crashed.
+        suspect: workers have died while they ran this request.
         deadline: on this process's monotonic clock, in seconds.
     """
 
@@ -64,7 +64,7 @@ class OutgoingStream(Protocol):
         """The answer ends as an error."""
 
     def released(self) -> None:
-        """The engine has really let go of its thread: only now is the slot free. Called exactly once, at the very end."""
+        """The engine has really let go of its thread: only now is the slot free. Called exactly once, last of all."""
 
 
 class Executor(Protocol):

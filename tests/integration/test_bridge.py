@@ -257,6 +257,17 @@ async def test_a_worker_gets_no_more_requests_at_once_than_it_has_slots(
     await eventually(lambda: seen(llava)["left"] == 6)
 
 
+async def test_the_words_of_a_slow_worker_are_shown_as_they_come(
+    controller: BridgingController, peers: Peers, eventually: Eventually
+) -> None:
+    url, _ = peers.start("llava", "--pause", "0.2")
+    await registered(controller, url, eventually)
+
+    received = await read_all(await controller.ask(Operation.LLAVA, body(prompt="SAY one two three|", stop="###")))
+
+    assert [chunk for chunk in received.chunks if chunk] == ["one", " two", " three"]
+
+
 async def test_signs_of_life_are_no_text(controller: BridgingController, llava: str) -> None:
     received = await read_all(
         await controller.ask(Operation.LLAVA, body(prompt="SAY !ping one !ping two|", stop="###"))

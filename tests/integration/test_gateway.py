@@ -193,7 +193,7 @@ async def test_a_killed_workers_stream_goes_on_at_another_where_the_client_stopp
         assert delivery.redelivered
         second.reply(again.controller, Ask(again.stream, again.attempt, "w2", second.instance))
         go = await second.told(Go)
-        assert go == Go(request.controller, request.stream, 2, 2, "ab", suspect=True)
+        assert go == Go(request.controller, request.stream, 2, 2, "ab")
         second.reply(again.controller, Texts(again.stream, 2, 2, ["c"]), End(again.stream, 2, 3))
         assert await read_all(stream) == ["a", "b", "c", End(again.stream, 2, 3)]
         assert stream.start is not None

@@ -4,6 +4,7 @@ import asyncio
 import logging
 from collections.abc import AsyncIterator
 
+import pika
 import pytest
 from msgspec import structs
 
@@ -282,6 +283,25 @@ async def test_another_major_version_refuses_the_worker_and_it_says_so(
         assert not worker.task.done()
 
 
+async def test_a_controller_of_another_version_is_named_in_the_log_and_not_understood(
+    controller: ControllerDouble, broker_url: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with announced_worker(controller, broker_url, HandExecutor()) as worker:
+        properties = pika.BasicProperties(content_type=codec.CONTENT_TYPE.replace("v1", "v7"))
+
+        def speak() -> None:
+            with pika.BlockingConnection(pika.URLParameters(broker_url)) as connection:
+                for _ in range(50):
+                    body = codec.encode(Drain("c7"))
+                    connection.channel().basic_publish(controller.topology.control, "all", body, properties)
+
+        await asyncio.to_thread(speak)
+        await eventually(lambda: worker.session.garbage.counts["control"] == 50, WITHIN)
+        said = [record for record in caplog.records if "protocol version 7" in record.getMessage()]
+        assert 1 <= len(said) < 50
+        assert not worker.task.done()
+
+
 GARBAGE = [b"", b"\xc1", b"\x00" * 1000, codec.encode({"t": "nonsense"}), codec.encode([1, 2]), b"\x93" * 5000]
 
 
@@ -352,10 +372,9 @@ async def test_queues_that_somebody_deleted_are_made_again_and_said_to_be_new(
         ):
             await controller.channel.delete_queue(queue.name)
         await eventually(lambda: [a for a in controller.said(Announce)[1:] if a.made_queues == ("m",)], WITHIN)
-        # The announce may have been before the last of them was there again.
-        await eventually(lambda: not worker.session._queue_lost and not worker.session._broken.is_set(), WITHIN)
         for key in ("model.m", "resume.m", topology.own_queue("w1", "m").routing_key, "pinned.w1"):
-            await controller.submit(key=key)
+            # The announce may have been before the last of them was there again.
+            await controller.submit_when_there(key)
         await eventually(lambda: len(controller.seen(End)) == 4, WITHIN)
         assert not worker.task.done()
 

@@ -14,6 +14,7 @@ from broker_wire.messages import (
     Failed,
     FailureKind,
     Generate,
+    GivenBack,
     Go,
     Gone,
     Pause,
@@ -314,25 +315,40 @@ async def test_a_second_copy_of_the_attempt_that_runs_is_dropped(controller: Con
         assert not stream.cancelled
 
 
-async def test_of_two_suspects_only_one_runs_at_a_time(controller: ControllerDouble, broker_url: str) -> None:
+async def test_of_two_that_must_run_apart_only_one_runs_at_a_time(
+    controller: ControllerDouble, broker_url: str
+) -> None:
     async with announced_worker(controller, broker_url, HandExecutor(), slots=3) as worker:
         generates: list[Generate] = []
         for count in (1, 2):
             generate = await controller.submit(ask_first=True)
             generates.append(generate)
             await controller.frame(Ask, generate.stream)
-            await controller.tell(worker.instance, Go("c1", generate.stream, 1 + count, suspect=True))
+            await controller.tell(worker.instance, Go("c1", generate.stream, 1 + count, apart=60.0))
             if count == 1:
                 assignment, stream = await worker.executor.next()
                 assert assignment.suspect
         # It waits a moment, and is given to whoever else is there: here, to the same worker, which asks anew.
+        assert await controller.frame(GivenBack, generates[1].stream) == GivenBack(generates[1].stream, 3)
         await controller.frame(Ask, generates[1].stream, count=2)
         assert worker.executor.idle
         stream.end()
         stream.released()
-        await controller.tell(worker.instance, Go("c1", generates[1].stream, 9, suspect=True))
+        await controller.tell(worker.instance, Go("c1", generates[1].stream, 9, apart=60.0))
         assignment, _ = await worker.executor.next()
         assert assignment.generate == generates[1]
+
+
+async def test_what_must_run_apart_starts_when_the_others_time_is_over(
+    controller: ControllerDouble, broker_url: str
+) -> None:
+    async with announced_worker(controller, broker_url, HandExecutor(), slots=3) as worker:
+        for attempt in (2, 3):
+            generate = await controller.submit(ask_first=True)
+            await controller.frame(Ask, generate.stream)
+            await controller.tell(worker.instance, Go("c1", generate.stream, attempt, apart=0.1))
+        for _ in range(2):
+            await worker.executor.next()
 
 
 async def test_a_paused_stream_holds_its_engine_until_it_is_resumed(

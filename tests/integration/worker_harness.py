@@ -198,6 +198,18 @@ class ControllerDouble:
 
         await comes_true(told)
 
+    async def submit_when_there(self, key: str) -> None:
+        """The same for a queue that is just being made."""
+
+        async def submitted() -> bool:
+            try:
+                await self.submit(key=key)
+            except BrokerError:
+                return False
+            return True
+
+        await comes_true(submitted)
+
     # --- from the worker
 
     def seen(self, kind: type[F], stream: int | None = None) -> list[F]:

@@ -17,6 +17,7 @@ from broker_wire.messages import (
     Failed,
     FailureKind,
     Generate,
+    GivenBack,
     Go,
     Gone,
     Goodbye,
@@ -47,7 +48,7 @@ FLEET = [
 ]
 CONTROL = [
     RollCall("c"),
-    Go("c", 1, 2, 3, "text", suspect=True),
+    Go("c", 1, 2, 3, "text", apart=2.0),
     Stop("c", 1, 2),
     Cancel("c", 1, 30.0),
     Done("c", (1, 2)),
@@ -61,6 +62,7 @@ FRAMES = [
     End(1, 1, 4, "length", Usage(5, 6), b"{}"),
     Failed(1, 1, 4, FailureKind.ENGINE, "boom"),
     Gone(1, 1),
+    GivenBack(1, 1),
     Progress(1, 1),
 ]
 

@@ -136,7 +136,7 @@ def test_a_running_request_is_cancelled_at_its_worker() -> None:
 def test_a_redelivered_request_that_never_started_may_go_and_is_not_suspect() -> None:
     life = new_life()
     go = the_go(life.on_ask(ask("i2"), NOW, NOW))
-    assert go == Go("c", 7, 2, 0, "", suspect=False)
+    assert go == Go("c", 7, 2, 0, "", apart=0.0)
     assert life.instance == "i2"
     assert life.moves == 0
 
@@ -144,7 +144,7 @@ def test_a_redelivered_request_that_never_started_may_go_and_is_not_suspect() ->
 def test_a_redelivered_request_resumes_where_the_client_stopped_reading() -> None:
     life = running_life(text="abc")
     actions = life.on_ask(ask("i2"), NOW, NOW)
-    assert the_go(actions) == Go("c", 7, 2, 3, "abc", suspect=True)
+    assert the_go(actions) == Go("c", 7, 2, 3, "abc", apart=0.0)
     assert Tell("i1", Stop("c", 7, 1)) in actions
     assert life.stale(1)
     assert not life.stale(2)
@@ -193,7 +193,7 @@ def test_a_lost_workers_stream_is_sent_anew_after_the_grace_time() -> None:
     assert life.sweep(NOW + 4, NOW + 4, has_worker=True) == []
     actions = life.sweep(NOW + 6, NOW + 6, has_worker=True)
     assert actions == [Tell("i1", Stop("c", 7, 1)), Publish(Place.RESUME, 2, ask_first=True)]
-    assert the_go(life.on_ask(ask("i2", attempt=2), NOW + 6, NOW + 6)) == Go("c", 7, 3, 2, "ab", suspect=True)
+    assert the_go(life.on_ask(ask("i2", attempt=2), NOW + 6, NOW + 6)) == Go("c", 7, 3, 2, "ab", apart=0.0)
 
 
 def test_a_worker_that_comes_back_in_the_grace_time_goes_on() -> None:
@@ -224,37 +224,82 @@ def die_and_go_on(life: RequestLife, former: str, following: str, *, obituary_fi
 @pytest.mark.parametrize("obituary_first", [True, False])
 def test_the_request_that_kills_its_workers_alone_ends_as_poison(obituary_first: bool) -> None:
     life = running_life(max_kills=3)
-    for number in (1, 2, 3):
-        actions = die_and_go_on(life, f"i{number}", f"i{number + 1}", obituary_first=obituary_first)
-        assert the_go(actions).suspect
-    error = error_of(die_and_go_on(life, "i4", "i5", obituary_first=obituary_first))
+    times_apart = [
+        the_go(die_and_go_on(life, f"i{number}", f"i{number + 1}", obituary_first=obituary_first)).apart
+        for number in (1, 2, 3, 4)
+    ]
+    assert times_apart == [0.0, 2.0, 4.0, 8.0]
+    error = error_of(die_and_go_on(life, "i5", "i6", obituary_first=obituary_first))
     assert isinstance(error, PoisonError)
     assert "3 workers died" in str(error)
 
 
+def test_one_death_delays_nobody() -> None:
+    life = running_life(text="ab")
+    assert the_go(die_and_go_on(life, "i1", "i2", obituary_first=True)).apart == 0
+
+
+def test_who_runs_beyond_its_time_apart_is_not_charged() -> None:
+    life = running_life(max_kills=1, text="a")
+    for number in (1, 2):
+        die_and_go_on(life, f"i{number}", f"i{number + 1}", obituary_first=True)
+    life.on_obituary("i3", NOW + 10, in_order=False)
+    assert the_go(life.on_ask(ask("i4"), NOW + 10, NOW + 10)).apart == 4.0
+
+
 def test_a_suspect_that_a_living_worker_gives_back_is_charged_with_nothing() -> None:
     life = running_life(max_kills=1)
-    die_and_go_on(life, "i1", "i2", obituary_first=True)
-    for number in range(3, 10):
-        assert the_go(life.on_ask(ask(f"i{number}"), NOW + number, NOW + number)).suspect
-    assert life.on_obituary("i3", NOW + 60, in_order=False) == []
-    assert life.stage is Stage.RUNNING
+    for number in (1, 2):
+        die_and_go_on(life, f"i{number}", f"i{number + 1}", obituary_first=True)
+    for number in range(4, 20):
+        assert life.on_given_back(life.attempt, life.instance) == []
+        assert life.stage is Stage.WAITING
+        assert the_go(life.on_ask(ask(f"i{number}"), NOW, NOW)).apart == 2.0
 
 
-def test_the_first_death_blames_nobody_and_a_worker_that_returns_takes_its_charge_back() -> None:
+def test_a_request_that_is_redelivered_before_it_is_known_to_be_given_back_is_charged_with_nothing() -> None:
     life = running_life(max_kills=1)
-    assert the_go(die_and_go_on(life, "i1", "i2", obituary_first=True)).suspect
+    for number in (1, 2):
+        die_and_go_on(life, f"i{number}", f"i{number + 1}", obituary_first=True)
+    attempt = life.attempt
+    assert the_go(life.on_ask(ask("i4"), NOW, NOW)).apart == 4.0
+    life.on_given_back(attempt, "i3")
+    assert life.instance == "i4"
+    assert life.on_obituary("i3", NOW, in_order=False) == []
+    assert the_go(life.on_ask(ask("i5"), NOW + 10, NOW + 10)).apart == 4.0
+
+
+def test_without_an_obituary_there_was_no_death() -> None:
+    life = running_life()
+    for number in range(2, 9):
+        assert the_go(life.on_ask(ask(f"i{number}"), NOW + 3 * number, NOW + 3 * number)).apart == 0
+
+
+def test_a_worker_that_returns_takes_its_charge_back() -> None:
     life = running_life(max_kills=2)
-    die_and_go_on(life, "i1", "i2", obituary_first=True)
-    die_and_go_on(life, "i2", "i3", obituary_first=True)
-    life.on_announce("i2", made_model_queue=False)
-    assert the_go(die_and_go_on(life, "i3", "i4", obituary_first=True)).suspect
+    for number in (1, 2, 3):
+        die_and_go_on(life, f"i{number}", f"i{number + 1}", obituary_first=True)
+    life.on_announce("i3", made_model_queue=False)
+    assert the_go(die_and_go_on(life, "i4", "i5", obituary_first=True)).apart > 0
+
+
+def test_deaths_do_not_count_as_moves() -> None:
+    life = running_life(text="a", max_moves=1, grace=1.0)
+    now = NOW
+    for number in range(1, 6):
+        life.on_obituary(life.instance, now, in_order=False)
+        now += 60
+        actions = life.sweep(NOW + 1, now, has_worker=True)
+        assert actions[-1] == Publish(Place.RESUME, life.attempt, ask_first=True)
+        the_go(life.on_ask(ask(f"i{number + 1}", attempt=life.attempt), NOW, now))
+        now += 60
 
 
 def test_a_worker_that_said_goodbye_makes_nobody_suspect() -> None:
     life = running_life(text="a")
-    life.on_obituary("i1", NOW, in_order=True)
-    assert not the_go(life.on_ask(ask("i2"), NOW, NOW)).suspect
+    for number in range(1, 5):
+        life.on_obituary(f"i{number}", NOW, in_order=True)
+        assert the_go(life.on_ask(ask(f"i{number + 1}"), NOW, NOW)).apart == 0
 
 
 # --- progress
