@@ -109,17 +109,15 @@ class Bridges:
 
     def on_upstream_registration(self, message: UpstreamRegistration) -> None:
         """A controller, perhaps this one, says that an HTTP worker registered there, or that it bridges one."""
-        profile = Profile(message.models, message.speed, message.multimodal, message.check_heart_beat)
+        status = WorkerStatus.from_answer(
+            {"model_names": message.models, "speed": message.speed, "queue_length": message.queue_length}
+        )
+        registry = self._controller.registry
+        if status is None or (message.check_heart_beat and message.silent_for > registry.expiration):
+            return
+        profile = Profile(status.model_names, status.speed, message.multimodal, message.check_heart_beat)
         known = self._workers.get(message.worker)
         if known is not None and known.profile == profile and not known.dropped:
-            return
-        registry = self._controller.registry
-        if message.check_heart_beat and message.silent_for > registry.expiration:
-            return
-        status = WorkerStatus.from_answer(
-            {"model_names": list(message.models), "speed": message.speed, "queue_length": message.queue_length}
-        )
-        if status is None:
             return
         heard_at = self._watched() - message.silent_for
         change = registry.register_http(message.worker, message.check_heart_beat, status, message.multimodal, heard_at)
