@@ -39,18 +39,6 @@ class Held:
         "since",
         "stage",
     )
-        "apart_until",
-        "attempt",
-        "deadline",
-        "generate",
-        "go",
-        "key",
-        "lease",
-        "outgoing",
-        "released",
-        "since",
-        "stage",
-    )
 
     def __init__(self, lease: Lease[Delivery], generate: Generate, deadline: float) -> None:
         self.lease = lease
