@@ -29,6 +29,9 @@ from broker_controller.local_broker import NoBrokerError, RunningBroker, local_b
 from broker_controller.private_node import PrivateNodeError
 from broker_wire.errors import BrokerError
 
+_NOTE = """\
+At full speed the echo engine hands over an answer at once, and the product carries it in few messages and writes; the
+reference writes each token by itself. Every answer's text was compared with what was asked for."""
 _PACKAGES = ("broker-controller", "pika", "msgspec", "uvicorn", "starlette", "uvloop")
 
 
@@ -89,7 +92,7 @@ def _report(facts: dict[str, str], results: list[Measured], targets: list[Target
     lines = rows(results, targets)
     lines.append(["the load generator alone, canned answers: tokens/s", show_spread(spread(own_limit)), "", ""])
     header = ["median of the rounds (min–max)", reference, product, f"{product} / {reference}"]
-    return "\n".join([*(f"{name}: {value}" for name, value in facts.items()), "", table(header, lines)])
+    return "\n".join([*(f"{name}: {value}" for name, value in facts.items()), "", table(header, lines), "", _NOTE])
 
 
 def _run(broker: RunningBroker, rounds: int) -> tuple[dict[str, str], list[Measured], list[Target], list[float]]:
