@@ -111,7 +111,7 @@ def _nul_delimited(received: Iterator[bytes]) -> Iterator[dict[str, Any]]:
     rest = b""
     for part in received:
         *whole, rest = (rest + part).split(b"\0")
-        yield from map(json.loads, whole)
+        yield from map(json.loads, filter(None, whole))  # an empty one says: still waiting
     if rest:
         raise AnswerError("the stream ended in the middle of an answer")
 

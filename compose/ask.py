@@ -95,7 +95,7 @@ def _nul_delimited(response: HTTPResponse) -> Iterator[dict[str, Any]]:
     pending = b""
     while data := response.read1():
         *events, pending = (pending + data).split(b"\0")
-        yield from map(json.loads, events)
+        yield from map(json.loads, filter(None, events))
     if pending:
         raise NotYetError(f"/worker_generate_stream was cut off: {pending[-60:]!r}")
 
