@@ -32,6 +32,8 @@ ASK_TIMEOUT = 15.0
 """Seconds without an answer after which a worker asks again."""
 SUSPECT_WAIT = 0.25
 """Seconds that one which must run apart waits for another such one here, before some other worker may have it."""
+MAX_APART = 600.0
+"""Seconds that anything runs apart here at most, whatever a controller says."""
 
 
 class Custody:
@@ -160,8 +162,9 @@ class Custody:
         controller, stream = held.key
         held.go, held.attempt, held.stage = go, go.attempt, Stage.RUNNING
         if go.apart > 0:
-            held.apart_until = time.monotonic() + go.apart
-            asyncio.get_running_loop().call_later(go.apart, self._start_next_apart)
+            seconds = min(go.apart, MAX_APART)
+            held.apart_until = time.monotonic() + seconds
+            asyncio.get_running_loop().call_later(seconds, self._start_next_apart)
         outgoing = Outgoing(
             controller, stream, go.attempt, go.next_seq, ready=self.outbox.ready, released=self.outbox.released
         )
