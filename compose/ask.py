@@ -1,8 +1,10 @@
 """Asks the running containers as clients do. Used by scripts/test-compose.sh; needs nothing but Python.
 
-    python3 compose/ask.py http://localhost:21001 workers 3     waits until exactly three are heard of and ready
-    python3 compose/ask.py http://localhost:21001 answer        the same question through both protocols, streamed
-    python3 compose/ask.py http://localhost:21001 alive         waits until the controller's process answers at all
+python3 compose/ask.py http://localhost:21001 workers 3     waits until exactly three are heard of and ready
+python3 compose/ask.py http://localhost:21001 answer        the same question through both protocols, streamed
+python3 compose/ask.py http://localhost:21001 story         an answer that takes some seconds
+python3 compose/ask.py http://localhost:21001 running       waits until a worker is at an answer
+python3 compose/ask.py http://localhost:21001 alive         waits until the controller's process answers at all
 """
 
 # ruff: noqa: S310, T201   it opens the http URL that it was given, and what it prints is the test's log
@@ -18,6 +20,7 @@ from http.client import HTTPException, HTTPResponse
 from typing import Any
 
 QUESTION = "Name three colours."
+LONG_QUESTION = "Tell me a long story about a lighthouse."
 STEP_TIMEOUT = 30.0  # seconds for one request
 TRY_AGAIN_AFTER = 0.5  # seconds between two looks
 
@@ -51,12 +54,20 @@ def expect_workers(base: str, count: int, since: float) -> str:
     return f"{served_model(base)} is served by {', '.join(ready)}"
 
 
-def chat(base: str) -> str:
+def expect_running(base: str) -> str:
+    with urllib.request.urlopen(f"{base}/status", timeout=STEP_TIMEOUT) as response:
+        running = json.load(response)["streams"]["running"]
+    if not running:
+        raise NotYetError("no answer is being made")
+    return f"{running} running"
+
+
+def chat(base: str, question: str = QUESTION, tokens: int = 32) -> str:
     """OpenAI's protocol: server-sent events, closed by finish_reason and [DONE]."""
     body = {
         "model": served_model(base),
-        "messages": [{"role": "user", "content": QUESTION}],
-        "max_tokens": 32,
+        "messages": [{"role": "user", "content": question}],
+        "max_tokens": tokens,
         "temperature": 0,
         "stream": True,
     }
@@ -73,7 +84,7 @@ def chat(base: str) -> str:
     text = "".join(pieces)
     if not (text.strip() and finish_reason and done):
         raise NotYetError(f"/v1/chat/completions ended with {finish_reason=}, {done=}, after {text!r}")
-    return f"/v1/chat/completions ({finish_reason}): {text!r}"
+    return f"/v1/chat/completions ({finish_reason}, {len(pieces)} chunks): {text[:160]!r}"
 
 
 def llava(base: str) -> str:
@@ -123,6 +134,8 @@ def main() -> int:
     steps = parser.add_subparsers(dest="step", required=True)
     steps.add_parser("workers", help="wait for so many live workers").add_argument("count", type=int)
     steps.add_parser("answer", help="ask through both protocols")
+    steps.add_parser("story", help="one long answer, asked for once")
+    steps.add_parser("running", help="wait until an answer is being made")
     steps.add_parser("alive", help="wait for /healthz alone: the process is up, with a broker or without")
     arguments = parser.parse_args()
     base: str = arguments.base.rstrip("/")
@@ -130,6 +143,8 @@ def main() -> int:
     questions: dict[str, list[Callable[[], str]]] = {
         "workers": [lambda: expect_workers(base, arguments.count, started)],
         "answer": [lambda: chat(base), lambda: llava(base)],
+        "story": [lambda: chat(base, LONG_QUESTION, tokens=600)],
+        "running": [lambda: expect_running(base)],
         "alive": [lambda: f"/healthz: {urllib.request.urlopen(f'{base}/healthz', timeout=STEP_TIMEOUT).status}"],
     }
     try:
