@@ -153,10 +153,11 @@ async def test_a_complete_answer_that_waits_for_its_controller_holds_no_slot(
         assert controller.text(1) == "all"
 
 
+@pytest.mark.parametrize("slots", [1, 2], ids=["copy comes after the end", "copy comes while it runs"])
 async def test_a_worker_whose_connections_break_goes_on_and_acks_the_copy_that_comes_back_to_it(
-    controller: ControllerDouble, proxy: Proxy
+    controller: ControllerDouble, proxy: Proxy, slots: int
 ) -> None:
-    async with announced_worker(controller, proxy.url, HandExecutor(), slots=1) as worker:
+    async with announced_worker(controller, proxy.url, HandExecutor(), slots=slots) as worker:
         generate = await controller.submit()
         _, stream = await worker.executor.next()
         stream.offer("0")
@@ -169,7 +170,7 @@ async def test_a_worker_whose_connections_break_goes_on_and_acks_the_copy_that_c
         stream.end()
         stream.released()
         await controller.frame(End)
-        # Its copy had no slot while the original ran; now it comes, and is recognised.
+        # With one slot its copy has to wait for the end; it is recognised all the same.
         fresh = await controller.submit()
         assignment, _ = await worker.executor.next()
         assert assignment.generate == fresh
