@@ -12,7 +12,7 @@ cd "$(dirname "$0")/.."
 project=broker-controller-test-$$
 port=$(python3 -c 'import socket; s = socket.socket(); s.bind(("127.0.0.1", 0)); print(s.getsockname()[1])')
 url=http://127.0.0.1:$port
-export CONTROLLER_PORT=$port CONTROLLER_ADDRESS=127.0.0.1 PUBLIC_URL=$url
+export CONTROLLER_PORT=$port CONTROLLER_ADDRESS=127.0.0.1
 
 say() { printf '\n== %s\n' "$*"; }
 fail() { printf 'test-compose: %s\n' "$*" >&2; exit 1; }
