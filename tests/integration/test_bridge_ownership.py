@@ -113,6 +113,18 @@ async def test_when_the_bridging_controller_leaves_another_takes_over(
     assert await answer_of(watcher, "one") == "one"
 
 
+async def test_a_claim_is_made_anew_after_a_lost_connection(fleet: Fleet, url: str, eventually: Eventually) -> None:
+    owner, watcher = await owner_and_watcher(fleet, url, eventually)
+    session = owner.bridges._claims._session
+    assert session is not None
+
+    session.drop("for the test")
+
+    await eventually(lambda: owner.bridges._claims._session is not session and owner.service.links.up)
+    await eventually(lambda: {owner.state_of(url), watcher.state_of(url)} == {"bridging", "watching"})
+    assert await answer_of(watcher, "one two") == "one two"
+
+
 async def test_heartbeats_that_another_controller_receives_keep_the_worker(
     fleet: Fleet, url: str, eventually: Eventually
 ) -> None:
