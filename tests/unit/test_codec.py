@@ -16,6 +16,7 @@ from broker_wire.messages import (
     End,
     Failed,
     FailureKind,
+    Frame,
     Generate,
     GivenBack,
     Go,
@@ -54,7 +55,7 @@ CONTROL = [
     Done("c", (1, 2)),
     Resend("c", ((1, 2, 3),)),
 ]
-FRAMES = [
+FRAMES: list[Frame] = [
     Started(1, 1, "w", "i"),
     Ask(1, 1, "w", "i"),
     Texts(1, 1, 0, ["a", "", "ü"]),
