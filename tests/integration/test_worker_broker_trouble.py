@@ -64,6 +64,9 @@ async def test_under_an_alarm_a_stream_waits_acks_pass_and_afterwards_the_answer
             await eventually(lambda: short.cancelled, WITHIN)
             short.end()
             short.released()
+            # This one is over, too, but its last frames are not confirmed: it has to stay with the broker.
+            stream.end()
+            stream.released()
 
             async def one_is_unacked() -> bool:
                 listed = await ctl(node, "list_queues", "name", "messages_unacknowledged")
@@ -75,10 +78,8 @@ async def test_under_an_alarm_a_stream_waits_acks_pass_and_afterwards_the_answer
             controller.fleet.clear()
         finally:
             await ctl(node, "set_vm_memory_high_watermark", "0.4")
-        await eventually(lambda: stream.wait_writable(0.0), WITHIN)
-        stream.end()
-        stream.released()
         await controller.frame(End)
+        await eventually(lambda: worker.session._custody.empty, WITHIN)
         assert len(controller.text(generate.stream)) == (offered + 1) * 1000
         await controller.hears(Heartbeat)
 
