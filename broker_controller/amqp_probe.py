@@ -4,11 +4,15 @@ Called by whoever starts or looks for a broker, before any AMQP client exists. I
 users, passwords or virtual hosts: a broker that would refuse the login is still a broker.
 """
 
+import contextlib
+import random
 import socket
 
 # AMQP 0-9-1, 4.2.2: a client opens with this header; a broker answers with a method frame on channel 0.
 PROTOCOL_HEADER = b"AMQP\x00\x00\x09\x01"
 METHOD_FRAME_ON_CHANNEL_0 = b"\x01\x00\x00"
+# Below the ephemeral ports of Linux (net.ipv4.ip_local_port_range: from 32768) and of all others.
+_NEVER_EPHEMERAL = range(22_000, 32_768)
 
 
 def answers_amqp(host: str, port: int, timeout: float = 2.0) -> bool:
@@ -38,8 +42,16 @@ def something_listens(host: str, port: int, timeout: float = 2.0) -> bool:
 
 
 def free_port(host: str = "127.0.0.1") -> int:
-    """A TCP port that nobody listens on now. Another process may still take it: use it soon."""
-    with socket.socket() as listener:
-        listener.bind((host, 0))
-        port: int = listener.getsockname()[1]
-        return port
+    """A TCP port that nobody listens on now. Another process may still take it: use it soon.
+
+    Never one that the system gives to outgoing connections: a client that retries a dead server on such a port can be
+    given it, meets itself, and keeps the server from coming back.
+
+    Raises:
+        OSError: all of them are taken.
+    """
+    for port in random.sample(_NEVER_EPHEMERAL, len(_NEVER_EPHEMERAL)):
+        with contextlib.suppress(OSError), socket.socket() as listener:
+            listener.bind((host, port))
+            return port
+    raise OSError(f"no TCP port of {_NEVER_EPHEMERAL} is free on {host}")

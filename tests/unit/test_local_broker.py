@@ -1,6 +1,7 @@
 """The choice of a broker, as far as none has to be started for it."""
 
 import socket
+import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -62,6 +63,12 @@ def test_a_port_where_nobody_listens_is_not() -> None:
     port = free_port()
     assert not something_listens(LOOPBACK, port)
     assert not answers_amqp(LOOPBACK, port)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux says so in a file")
+def test_a_free_port_is_never_one_of_outgoing_connections() -> None:
+    first_ephemeral, _ = map(int, Path("/proc/sys/net/ipv4/ip_local_port_range").read_text().split())
+    assert all(1024 < free_port() < first_ephemeral for _ in range(50))
 
 
 def test_a_given_address_is_taken_as_it_is() -> None:
