@@ -74,6 +74,9 @@ class Link(AsyncioConnection, asyncio.Protocol):
         self._stage = Stage.CONNECTING
         self._cause: BaseException | None = None
         self._rest = b""
+        self._loop = loop
+        self._held: list[bytes] | None = None
+        self._held_bytes = 0
         self._opened_future: asyncio.Future[None] = loop.create_future()
         parameters = pika.ConnectionParameters(
             host=endpoint.host,
@@ -112,15 +115,33 @@ class Link(AsyncioConnection, asyncio.Protocol):
 
     @property
     def buffered_bytes(self) -> int:
-        """Written, and not yet taken by the kernel."""
-        return self._transport.get_write_buffer_size() if self._transport is not None else 0
+        """Handed to `send`, and not yet taken by the kernel."""
+        return self._held_bytes + (self._transport.get_write_buffer_size() if self._transport is not None else 0)
 
     def send(self, data: bytes) -> None:
         """Write whole frames. After the end they are dropped: the channels are being told just now, one by one."""
         if self._transport is None:
             return
         self.bytes_sent += len(data)
-        self._transport.write(data)
+        if self._held is None:
+            # The first of a tick goes out at once; what follows in the same tick is one system call, not many.
+            self._held = []
+            self._loop.call_soon(self._release)
+            self._transport.write(data)
+        else:
+            self._held.append(data)
+            self._held_bytes += len(data)
+
+    def _release(self) -> None:
+        held, self._held, self._held_bytes = self._held, None, 0
+        if held and self._transport is not None:
+            self._transport.write(b"".join(held))
+
+    def _adapter_emit_data(self, data: bytes) -> None:
+        """pika's own frames, of channel 0: a close must not overtake what was sent before it."""
+        self._release()
+        if self._transport is not None:
+            self._transport.write(data)
 
     def send_method(self, channel: int, method: Any) -> None:
         """Write one of pika's method objects."""
