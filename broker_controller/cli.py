@@ -1,6 +1,7 @@
 """The program `broker-controller`: from a command line to a controller that serves."""
 
 import asyncio
+import gc
 import logging
 import signal
 import sys
@@ -26,6 +27,8 @@ from broker_wire.topology import QueueBounds
 
 _log = logging.getLogger(__name__)
 
+GC_THRESHOLDS = (100_000, 50, 1_000)
+"""Chunks are many, short-lived and free of cycles; the collector's pauses would be the slowest chunks' lateness."""
 CANNOT_START = 2
 """Exit code for what cannot be started as it was asked for."""
 FAILED = 1
@@ -64,6 +67,8 @@ def _serve(settings: Settings) -> int:
             controller = _Controller(settings, broker)
             url = f"{'https' if settings.ssl_certfile else 'http'}://{settings.host}:{sockets[0].getsockname()[1]}"
             _log.info("serving url=%s dispatch=%s", url, settings.dispatch_method)
+            gc.freeze()
+            gc.set_threshold(*GC_THRESHOLDS)
             with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
                 runner.run(controller.server.serve(sockets))
             return controller.exit_code
