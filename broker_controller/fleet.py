@@ -38,6 +38,8 @@ ROLL_CALL_TIME = 1.0
 """Seconds in which all workers have answered a roll-call; they spread their answers over 0.3."""
 INTRODUCE_INTERVAL = 2.0
 """Seconds before an unknown worker is asked again who it is."""
+SILENCE = 20.0
+"""Seconds after our reconnect in which every worker has come back, too: they try at least every 15."""
 MAX_UNKNOWN = 10_000
 """Unknown instances remembered at most."""
 
@@ -66,6 +68,9 @@ class Fleet:
         self._listening_since: float | None = None
         self._awaited: set[str] = set()
         self._all_announced = asyncio.Event()
+        self._unheard: set[str] = set()
+        """Workers, by instance, that nothing was heard of since our last reconnect."""
+        self._unheard_since = 0.0
         links.on_consumer_up.append(self._attach)
         links.on_both_up.append(self._call_the_roll)
 
@@ -77,14 +82,29 @@ class Fleet:
 
     async def run(self) -> None:
         """Drop workers that were not heard of for too long, until cancelled."""
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(self._expire(), name="expiry")
+            tasks.create_task(self._lose_unheard(), name="unheard workers")
+
+    async def _expire(self) -> None:
         while True:
             await asyncio.sleep(self._check_interval)
             for record in self._registry.expire(self._gateway.watched()):
                 _log.warning("worker expired worker=%s instance=%s", record.name, record.instance)
 
+    async def _lose_unheard(self) -> None:
+        """A worker may die while the broker is away, which then has no last will of it to tell."""
+        while True:
+            await asyncio.sleep(1.0)
+            if self._unheard and time.monotonic() - self._unheard_since >= SILENCE:
+                for record in self._registry.workers():
+                    if record.instance in self._unheard:
+                        self._lose(Obituary(record.name, record.instance))
+                self._unheard.clear()
+
     async def roll_call(self, timeout: float = ROLL_CALL_TIME) -> None:
         """Ask every worker, and wait until all that are known have answered, or `timeout` seconds."""
-        self._awaited = {record.instance for record in self._registry.workers() if record.instance}
+        self._awaited = self._live_instances()
         self._all_announced.clear()
         self._send_roll_call()
         if not self._awaited:
@@ -97,7 +117,12 @@ class Fleet:
     def _call_the_roll(self) -> None:
         if self._listening_since is None:
             self._listening_since = time.monotonic()
+        self._unheard = self._live_instances()
+        self._unheard_since = time.monotonic()
         self._send_roll_call()
+
+    def _live_instances(self) -> set[str]:
+        return {record.instance for record in self._registry.workers() if record.instance and record.state.live}
 
     def _send_roll_call(self) -> None:
         self._links.send_control(self._links.topology.all_workers_key, RollCall(self._gateway.controller_id))
@@ -118,6 +143,7 @@ class Fleet:
         now = self._gateway.watched()
         match message:
             case Heartbeat():
+                self._unheard.discard(message.instance)
                 if not self._registry.apply_heartbeat(message, now):
                     self._introduce(message.instance, message.worker)
             case Announce():
@@ -128,15 +154,18 @@ class Fleet:
                 self._bridges.on_worker_gone(message.worker)
                 _log.info("worker left worker=%s reason=%s", message.worker, message.reason)
             case Obituary():
-                self._registry.apply_obituary(message, now)
-                self._gateway.on_worker_gone(message.instance, in_order=False)
-                self._bridges.on_worker_gone(message.worker)
-                _log.warning("worker lost worker=%s instance=%s", message.worker, message.instance)
+                self._lose(message)
             case UpstreamRegistration():
                 check_worker_name(message.worker)
                 self._bridges.on_upstream_registration(message)
             case UpstreamHeartbeat():
                 self._bridges.on_upstream_heartbeat(message)
+
+    def _lose(self, obituary: Obituary) -> None:
+        self._registry.apply_obituary(obituary, self._gateway.watched())
+        self._gateway.on_worker_gone(obituary.instance, in_order=False)
+        self._bridges.on_worker_gone(obituary.worker)
+        _log.warning("worker lost worker=%s instance=%s", obituary.worker, obituary.instance)
 
     def _on_announce(self, message: Announce, now: float) -> None:
         check_worker_name(message.worker)
@@ -148,6 +177,7 @@ class Fleet:
             _log.info("worker joined worker=%s instance=%s models=%s", message.worker, message.instance, models)
         self._registry.apply_announce(message, now)
         self._asked.pop(message.instance, None)
+        self._unheard.discard(message.instance)
         self._gateway.on_announce(message.instance, frozenset(message.made_queues))
         if message.bridged:
             self._bridges.on_announce(message.worker)

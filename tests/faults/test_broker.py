@@ -91,3 +91,14 @@ def test_a_frozen_workers_stream_moves_and_what_it_says_later_is_not_heard(fleet
             workers[busy].signal(signal.SIGCONT)
     assert texts[-1] == echo_text(PROMPT, 100)
     eventually_sync(lambda: all(worker["running"] == 0 for worker in controller.get("/status")["workers"]), within=60)
+
+
+def test_a_worker_that_dies_while_the_broker_is_away_is_known_to_be_lost(fleet: Fleet, node: PrivateNode) -> None:
+    controller = fleet.controller()
+    dying = fleet.worker("w1")
+    fleet.worker("w2")
+    controller.wait_for_workers("w1", "w2")
+    node.stop()
+    dying.kill()
+    node.start()
+    eventually_sync(lambda: controller.workers() == {"w1": "lost", "w2": "ready"}, within=60)
