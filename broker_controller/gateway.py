@@ -30,6 +30,8 @@ from broker_controller.registry import Registry
 from broker_controller.request_sender import RequestSender, Submission
 from broker_controller.streams import GenerationStream
 from broker_controller.watched_clock import WatchedClock
+from broker_controller.whereabouts import Whereabouts
+from broker_controller.worker_record import RecordState
 from broker_wire.amqp.channel import Outcome
 from broker_wire.messages import Done, Pause, Resume
 
@@ -67,6 +69,8 @@ class Gateway:
         self._numbers = itertools.count(1)
         self._requests: dict[int, Submission] = {}
         self._done: defaultdict[str, list[int]] = defaultdict(list)
+        self._whereabouts: Whereabouts[int] = Whereabouts()
+        self._unreachable: set[str] = set()
         self.watched = watched
         """The clock for stalls, grace and expiry."""
         self._leaving = False
@@ -155,6 +159,8 @@ class Gateway:
                     self._fail(stream, error)
         if stream.over:
             self.close(stream)
+        elif stream.life.instance and stream.life.stream in self.streams:
+            self._follow(stream)
 
     def close(self, stream: GenerationStream) -> None:
         """Nothing more comes of it: forget it, and let its worker forget what it kept."""
@@ -162,6 +168,7 @@ class Gateway:
         if self.streams.pop(life.stream, None) is None:
             return
         del self._requests[life.stream]
+        self._whereabouts.forget(life.stream)
         if not self.streams:
             self._idle.set()
         self._inflight_bytes -= stream.kept_bytes
@@ -182,13 +189,16 @@ class Gateway:
     def on_worker_gone(self, instance: str, *, in_order: bool) -> None:
         """A worker's connection closed; `in_order` when it said goodbye."""
         watched = self.watched()
-        for stream in list(self.streams.values()):
+        for stream in self._streams_at(instance):
             self.carry_out(stream, stream.life.on_obituary(instance, watched, in_order=in_order))
 
     def on_announce(self, instance: str, made_queues: frozenset[str]) -> None:
         """A worker announced itself; `made_queues` are the models whose queue it had to make."""
-        for stream in list(self.streams.values()):
+        self._unreachable.discard(instance)
+        # A queue that was made anew concerns everybody who waits, wherever they have been.
+        for stream in list(self.streams.values()) if made_queues else self._streams_at(instance):
             self.carry_out(stream, stream.life.on_announce(instance, stream.model in made_queues))
+            self._repeat_flow(stream)
 
     # --- tasks
 
@@ -207,20 +217,30 @@ class Gateway:
     def _sweep(self) -> None:
         now = time.monotonic()
         watched = self.watched()
+        unreachable, self._unreachable = self._unreachable, set()
+        for instance in unreachable:
+            self.on_worker_gone(instance, in_order=False)
         served: dict[str, bool] = {}
         for stream in list(self.streams.values()):
             life = stream.life
-            has_worker = served.get(life.model)
+            if life.place is Place.PINNED:
+                record = self._registry.get(life.target)
+                has_worker: bool | None = record is not None and record.state is RecordState.READY
+            else:
+                has_worker = served.get(life.model)
             if has_worker is None:
                 has_worker = served[life.model] = bool(self._registry.workers_for(life.model, watched))
             if stream.paused:
                 life.note_alive(watched)
             self.carry_out(stream, life.sweep(now, watched, has_worker))
-            if stream.gap_since is not None and watched - stream.gap_since > 1.0 and not stream.over:
+            if stream.gap_since is not None and watched - stream.gap_since > 1.0 and life.stage is Stage.RUNNING:
                 stream.gap_since = watched
                 self.carry_out(stream, [life.missing()])
 
     def _send_done(self) -> None:
+        if not self._links.up:
+            # It would be dropped, and the workers would keep what is over for their time of grace.
+            return
         done, self._done = self._done, defaultdict(list)
         for instance, numbers in done.items():
             message = Done(self.controller_id, tuple(numbers))
@@ -273,19 +293,40 @@ class Gateway:
 
     def _on_told(self, instance: str, outcome: Outcome) -> None:
         if outcome is Outcome.RETURNED:
-            self.on_worker_gone(instance, in_order=False)
+            # Once for all that comes back of a thousand orders: at the next sweep.
+            self._unreachable.add(instance)
 
     def _on_both_up(self) -> None:
-        self.watched.run()
+        self._let_time_run()
         now = time.monotonic()
         for stream in list(self.streams.values()):
             self.carry_out(stream, stream.life.on_reconnect(now))
+            self._repeat_flow(stream)
 
     def _on_blocked(self, blocked: bool) -> None:
         if blocked:
             self.watched.stop()
         else:
+            self._let_time_run()
+
+    def _let_time_run(self) -> None:
+        """Either trouble may outlast the other: an alarm a reconnect, or a lost connection an alarm."""
+        if self._links.up and not self._links.blocked:
             self.watched.run()
+
+    def _streams_at(self, instance: str) -> list[GenerationStream]:
+        return [self.streams[number] for number in self._whereabouts.at(instance)]
+
+    def _follow(self, stream: GenerationStream) -> None:
+        life = stream.life
+        if self._whereabouts.note(life.stream, life.instance) and stream.paused:
+            # The worker that has it now has not heard that its client reads too slowly.
+            self._set_flow(stream, False)
+
+    def _repeat_flow(self, stream: GenerationStream) -> None:
+        """What was said while either side had no connection was not heard."""
+        if stream.was_paused:
+            self._set_flow(stream, not stream.paused)
 
     def _cancel(self, stream: GenerationStream) -> None:
         life = stream.life

@@ -28,6 +28,9 @@ from broker_wire.messages import Ask, Cancel, Failed, FailureKind, Go, Resend, S
 
 RETRY_AFTER = 5.0
 """Seconds that a client whom a full queue refused is told to wait."""
+OWN_PATIENCE = 5.0
+"""Seconds. A worker's own queue delivers at once or hands on to the model's; but what is dead-lettered to a full queue
+is dropped, and nobody is told."""
 
 
 class RequestLife:
@@ -74,6 +77,7 @@ class RequestLife:
         self._hold_until = 0.0
         self._no_worker_since: float | None = None
         self._refused = False
+        self._in_own_queue_since: float | None = None
 
     # --- what the broker says of a publish
 
@@ -122,16 +126,13 @@ class RequestLife:
         """A worker holds a copy that may have run before: may it start?"""
         if self.stage is Stage.OVER:
             return [self._stop(frame.instance, frame.attempt)]
-        if self.stage is Stage.WAITING:
-            return self._grant(frame, now, watched)
-        if frame.attempt != self.copy:
-            return [self._stop(frame.instance, frame.attempt)]
-        if now < self._hold_until and frame.instance != self.instance:
-            self._held = frame
-            return []
-        if frame.instance == self.instance:
-            return self._grant(frame, now, watched)
-        return self._leave_behind(watched) or self._grant(frame, now, watched)
+        if self.stage is Stage.RUNNING:
+            if frame.attempt != self.copy:
+                return [self._stop(frame.instance, frame.attempt)]
+            if now < self._hold_until and frame.instance != self.instance:
+                self._held = frame
+                return []
+        return self._hand_over(frame, now, watched)
 
     def on_gone(self, attempt: int, instance: str) -> list[Action]:
         """The worker that should run it does not hold it."""
@@ -165,11 +166,13 @@ class RequestLife:
         """Whether a frame of this attempt is to be dropped: fenced, or the request is over."""
         return self.stage is Stage.OVER or attempt != self.attempt
 
-    def note_progress(self, watched: float, instance: str) -> None:
-        """A frame of the counting attempt came. Also counts as a start, where the frame that said so was lost."""
+    def note_progress(self, watched: float) -> None:
+        """A frame of the counting attempt came."""
         self._last_progress = watched
-        if self.stage is Stage.WAITING:
-            self._run(instance, instance, watched, watched, copy=self.attempt)
+        if self._left_in_order:
+            # It gave its name up, and finishes what it has.
+            self._left_in_order = False
+            self._lost_at = None
 
     def note_alive(self, watched: float) -> None:
         """Its engine is held for the sake of a slow client: no progress is expected."""
@@ -210,10 +213,7 @@ class RequestLife:
         if self.stage is Stage.RUNNING and instance == self.instance:
             self._lost_at = None
             actions: list[Action] = [self.missing()]
-            if self._held is not None:
-                actions.append(self._stop(self._held.instance, self._held.attempt))
-                self._held = None
-            return actions
+            return actions + self._stop_held()
         return []
 
     def on_reconnect(self, now: float) -> list[Action]:
@@ -239,7 +239,7 @@ class RequestLife:
         Args:
             now: for the deadline, which nothing stops.
             watched: for stalls and grace; it stands still while the broker holds publishers back.
-            has_worker: whether anybody serves the model.
+            has_worker: whether anybody serves the model; of a pinned request, whether its worker does.
         """
         if self.stage is Stage.OVER:
             return []
@@ -247,25 +247,42 @@ class RequestLife:
             error = DeadlineError(self._sentence("its time was up"), retry_after=None)
             return [*self._end_everywhere(), GiveUp(error)]
         if self.stage is Stage.WAITING:
-            return self._sweep_waiting(watched, has_worker)
+            return self._sweep_waiting(now, watched, has_worker)
         return self._sweep_running(now, watched)
 
-    def _sweep_waiting(self, watched: float, has_worker: bool) -> list[Action]:
-        if has_worker:
-            self._no_worker_since = None
-            return [self._publish()] if self._refused else []
+    def _sweep_waiting(self, now: float, watched: float, has_worker: bool) -> list[Action]:
+        if self._held is not None:
+            return self._hand_over(self._held, now, watched)
+        if not has_worker:
+            return self._wait_for_workers(watched)
+        self._no_worker_since = None
+        if self._refused:
+            return [self._publish()]
+        if self.place is Place.OWN:
+            if self._in_own_queue_since is None:
+                self._in_own_queue_since = watched
+            elif watched - self._in_own_queue_since >= OWN_PATIENCE:
+                return self._send_again(Place.MODEL)
+        return []
+
+    def _wait_for_workers(self, watched: float) -> list[Action]:
         if self._no_worker_since is None:
             self._no_worker_since = watched
-        if watched - self._no_worker_since < self._limits.worker_wait:
+        error_type: type[ServiceError] = ModelNotFoundError
+        who, patience = "all workers of the model have left, and none came back", self._limits.worker_wait
+        if self.place is Place.PINNED:
+            error_type = WorkerNotFoundError
+            who, patience = f"worker {self.target!r} has left, and did not come back", self._limits.grace
+        if watched - self._no_worker_since < patience:
             return []
-        text = f"all workers of the model have left, and none came back in {self._limits.worker_wait:g} s"
-        error_type = WorkerLostError if self.answer.next_seq else ModelNotFoundError
-        return [*self._end_everywhere(), GiveUp(error_type(self._sentence(text)))]
+        if self.answer.next_seq:
+            error_type = WorkerLostError
+        error = error_type(self._sentence(f"{who} in {patience:g} s"))
+        return [*self._end_everywhere(), GiveUp(error)]
 
     def _sweep_running(self, now: float, watched: float) -> list[Action]:
         if self._held is not None and now >= self._hold_until:
-            held, self._held = self._held, None
-            return self._leave_behind(watched) or self._grant(held, now, watched)
+            return self._hand_over(self._held, now, watched)
         if self._lost_at is not None:
             if watched - self._lost_at < self._limits.grace:
                 return []
@@ -284,9 +301,24 @@ class RequestLife:
         self._suspicion.on_start(watched)
         self._lost_at = None
         self._left_in_order = False
-        self._no_worker_since = None
+        self._no_worker_since = self._in_own_queue_since = None
+        self._refused = False
         if self.started_at is None:
             self.started_at = now
+
+    def _hand_over(self, ask: Ask, now: float, watched: float) -> list[Action]:
+        """The copy that asks goes on, unless the request ends by that: then its slot is not to wait, either."""
+        held, self._held = self._held, None
+        actions: list[Action] = []
+        if held is not None and held.instance != ask.instance:
+            actions.append(self._stop(held.instance, held.attempt))
+        if self.stage is Stage.RUNNING and ask.instance != self.instance:
+            actions += self._leave_behind(watched)
+        if self.stage is not Stage.OVER:
+            actions += self._grant(ask, now, watched)
+        if self.stage is Stage.OVER:
+            actions.append(self._stop(ask.instance, ask.attempt))
+        return actions
 
     def _grant(self, ask: Ask, now: float, watched: float) -> list[Action]:
         if self.answer.next_seq and not self.answer.resumable:
@@ -331,6 +363,10 @@ class RequestLife:
         self.moves += 1
         self.stage = Stage.WAITING
         self.worker = self.instance = ""
+        if self._held is not None:
+            # Somebody has a copy already, and only waits to hear of it: the next sweep.
+            self.attempt += 1
+            return [stop]
         return [stop, *self._send_again(Place.RESUME)]
 
     def _give_up_moving(self, why: str) -> list[Action]:
@@ -343,6 +379,7 @@ class RequestLife:
 
     def _publish(self) -> Publish:
         self._refused = False
+        self._in_own_queue_since = None
         has_begun = self.answer.next_seq > 0 or self._suspicion.apart > 0
         return Publish(self.place, self.attempt, ask_first=has_begun or self.place is Place.RESUME)
 
@@ -353,13 +390,17 @@ class RequestLife:
         running = self.stage is Stage.RUNNING
         self.stage = Stage.OVER
         if running:
-            return [self._stop(self.instance, self.attempt)]
+            return [self._stop(self.instance, self.attempt), *self._stop_held()]
         remembered = max(1.0, self.deadline - self.submitted_at)
         return [Broadcast(Cancel(self.controller, self.stream, remembered))]
 
+    def _stop_held(self) -> list[Action]:
+        held, self._held = self._held, None
+        return [] if held is None else [self._stop(held.instance, held.attempt)]
+
     def _give_up(self, error: ServiceError) -> list[Action]:
         self.stage = Stage.OVER
-        return [GiveUp(error)]
+        return [*self._stop_held(), GiveUp(error)]
 
     def _give_up_unresumable(self) -> list[Action]:
         text = "the worker was lost in the middle of the answer, and this kind of answer cannot be continued elsewhere"

@@ -148,6 +148,9 @@ class Links:
             )
         except NotConnectedError:
             _log.debug("not sent for want of a connection type=%s key=%s", codec.type_of(message), key)
+        except ValueError as error:
+            # Keys are made from what workers say of themselves; one that cannot be a key has no queue, either.
+            _log.warning("not sent type=%s key=%.80s reason=%s", codec.type_of(message), key, error)
 
     def _channel(self) -> Channel:
         if self._sending is None or not self._sending.open:

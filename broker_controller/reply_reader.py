@@ -7,7 +7,7 @@ request is answered with `stop`, so that no worker works for nobody; what is no 
 import logging
 import time
 
-from broker_controller.decisions import Tell
+from broker_controller.decisions import Stage, Tell
 from broker_controller.gateway import Gateway
 from broker_controller.links import Links
 from broker_controller.registry import Registry
@@ -59,7 +59,9 @@ class ReplyReader:
         if life.stale(frame.attempt):
             self._fence(frame, instance)
             return
-        life.note_progress(watched, instance)
+        if life.stage is Stage.WAITING:
+            self._start_without_word(stream, frame, instance, watched)
+        life.note_progress(watched)
         answer = life.answer
         before = answer.size
         texts = answer.accept_texts(frame)
@@ -87,8 +89,10 @@ class ReplyReader:
             case GivenBack(_, attempt):
                 self._gateway.carry_out(stream, life.on_given_back(attempt, instance))
             case Progress(_, attempt):
-                if not life.stale(attempt):
-                    life.note_progress(watched, instance)
+                if life.stale(attempt):
+                    self._fence(frame, instance)
+                elif life.stage is Stage.RUNNING:
+                    life.note_progress(watched)
             case Piece() | End() | Failed():
                 self._on_numbered(stream, frame, instance, watched)
 
@@ -99,7 +103,9 @@ class ReplyReader:
         if life.stale(frame.attempt):
             self._fence(frame, instance)
             return
-        life.note_progress(watched, instance)
+        if life.stage is Stage.WAITING:
+            self._start_without_word(stream, frame, instance, watched)
+        life.note_progress(watched)
         before = life.answer.size
         accepted = life.answer.accept(frame)
         if accepted is None:
@@ -117,6 +123,13 @@ class ReplyReader:
                 case Failed():
                     self._gateway.carry_out(stream, life.on_failed(frame))
 
+    def _start_without_word(
+        self, stream: GenerationStream, frame: Texts | Piece | End | Failed, instance: str, watched: float
+    ) -> None:
+        """A frame of the counting attempt, although nobody said that it has started: that was lost on the way."""
+        started = Started(frame.stream, frame.attempt, instance, instance)
+        self._gateway.carry_out(stream, stream.life.on_started(started, time.monotonic(), watched))
+
     def _on_gap(self, stream: GenerationStream, watched: float) -> None:
         """Ask for what is missing, once; the sweep asks again while it does not come."""
         if stream.gap_since is None:
@@ -127,7 +140,7 @@ class ReplyReader:
 
     def _on_unknown(self, frame: Frame, batch: Batch) -> None:
         """A frame of a request that is over, or never was here. Whoever runs it stops."""
-        if type(frame) in (Started, Ask, Texts, Piece):
+        if type(frame) in (Started, Ask, Texts, Piece, Progress):
             self._fence(frame, batch.instance)
             if type(frame) in (Texts, Piece):
                 self._garbage.drop("replies", "a frame of an unknown stream")

@@ -16,7 +16,6 @@ from broker_wire.messages import End, Piece
 
 HIGH_WATER = 256 * 1024
 """Characters a client may leave unread before its engine is held. One slow reader must not slow the reply queue."""
-LOW_WATER = 64 * 1024
 
 
 class StartInfo(Struct, frozen=True):
@@ -46,6 +45,8 @@ class GenerationStream:
         self._items: list[str | Piece | End] = []
         self._unread = 0
         self._paused = False
+        self.was_paused = False
+        """Whether its engine was ever held."""
         self._error: ServiceError | None = None
         self._ended = False
         self._waiter: asyncio.Future[bool] | None = None
@@ -128,7 +129,7 @@ class GenerationStream:
         self.kept_bytes += size
         self._unread += size
         if self._unread > HIGH_WATER and not self._paused:
-            self._paused = True
+            self._paused = self.was_paused = True
             self._on_flow(self, False)
         self.wake()
 

@@ -39,7 +39,7 @@ def running_life(place: Place = Place.MODEL, text: str = "", **limits: float) ->
     life = new_life(place, **limits)
     assert life.on_started(Started(7, 1, "w1", "i1"), NOW, NOW) == []
     for seq, character in enumerate(text):
-        life.note_progress(NOW, "i1")
+        life.note_progress(NOW)
         life.answer.accept_texts(Texts(7, 1, seq, [character]))
     return life
 
@@ -302,6 +302,60 @@ def test_a_worker_that_said_goodbye_makes_nobody_suspect() -> None:
         assert the_go(life.on_ask(ask(f"i{number + 1}"), NOW, NOW)).apart == 0
 
 
+def test_a_copy_that_waits_for_the_former_worker_goes_when_that_one_has_lost_the_stream() -> None:
+    life = running_life(text="ab")
+    life.on_reconnect(NOW)
+    assert life.on_ask(ask("i2"), NOW + 0.1, NOW) == []
+    assert life.on_gone(1, "i1") == [Tell("i1", Stop("c", 7, 1))]
+    assert life.stale(1)
+    assert the_go(life.sweep(NOW + 0.5, NOW, has_worker=True)) == Go("c", 7, 3, 2, "ab", apart=0.0)
+    assert life.sweep(NOW + 5, NOW + 5, has_worker=True) == []
+    assert life.instance == "i2"
+
+
+def test_a_copy_that_waits_for_the_former_worker_does_not_outwait_the_deadline() -> None:
+    life = running_life(text="ab", hold=100.0)
+    life.on_reconnect(NOW)
+    life.on_ask(ask("i2"), NOW, NOW)
+    assert Tell("i2", Stop("c", 7, 1)) in life.sweep(NOW + 61, NOW, has_worker=True)
+
+
+def test_who_asks_for_a_request_that_ends_by_that_is_stopped_at_once() -> None:
+    life = running_life()
+    life.answer.accept(Piece(7, 1, 0, payload=b"{}"))
+    assert Tell("i2", Stop("c", 7, 1)) in life.on_ask(ask("i2"), NOW, NOW)
+    poison = running_life(max_kills=1)
+    for number in (1, 2):
+        die_and_go_on(poison, f"i{number}", f"i{number + 1}", obituary_first=True)
+    actions = die_and_go_on(poison, "i3", "i4", obituary_first=True)
+    assert isinstance(error_of(actions), PoisonError)
+    assert Tell("i4", Stop("c", 7, 1)) in actions
+
+
+def test_a_request_that_a_workers_own_queue_does_not_deliver_is_sent_to_the_models() -> None:
+    life = new_life(Place.OWN)
+    assert life.sweep(NOW + 1, NOW + 1, has_worker=True) == []
+    assert life.sweep(NOW + 5, NOW + 5, has_worker=True) == []
+    assert life.sweep(NOW + 6, NOW + 6, has_worker=True) == [Publish(Place.MODEL, 2, ask_first=False)]
+    assert life.sweep(NOW + 30, NOW + 30, has_worker=True) == []
+
+
+def test_a_pinned_request_does_not_outwait_its_workers_absence() -> None:
+    life = new_life(Place.PINNED, grace=5.0)
+    assert life.sweep(NOW + 1, NOW + 1, has_worker=False) == []
+    error = error_of(life.sweep(NOW + 6, NOW + 6, has_worker=False))
+    assert isinstance(error, WorkerNotFoundError)
+    assert "'w1' has left" in str(error)
+
+
+def test_a_worker_that_gave_its_name_up_finishes_what_it_has() -> None:
+    life = running_life(text="a", grace=5.0)
+    life.on_obituary("i1", NOW, in_order=True)
+    life.note_progress(NOW + 4)
+    assert life.sweep(NOW + 6, NOW + 6, has_worker=True) == []
+    assert (life.stage, life.instance) == (Stage.RUNNING, "i1")
+
+
 # --- progress
 
 
@@ -316,7 +370,7 @@ def test_a_stream_without_progress_moves() -> None:
 
 def test_progress_without_a_chunk_keeps_a_stream_where_it_is() -> None:
     life = running_life(first_token=20.0)
-    life.note_progress(NOW + 15, "i1")
+    life.note_progress(NOW + 15)
     assert life.sweep(NOW + 30, NOW + 30, has_worker=True) == []
 
 
@@ -339,12 +393,6 @@ def test_a_worker_that_no_longer_has_the_stream_loses_it() -> None:
 def test_a_pinned_stream_never_moves() -> None:
     life = running_life(Place.PINNED, text="a")
     assert isinstance(error_of(life.on_gone(1, "i1")), WorkerLostError)
-
-
-def test_frames_whose_started_was_lost_count_as_a_start() -> None:
-    life = new_life()
-    life.note_progress(NOW, "i1")
-    assert (life.stage, life.instance) == (Stage.RUNNING, "i1")
 
 
 # --- time

@@ -1,0 +1,163 @@
+"""The controller's broker side when something is lost on the way, against workers played by hand on a real RabbitMQ."""
+
+import pytest
+
+from broker_controller.decisions import Limits
+from broker_controller.errors import WorkerNotFoundError
+from broker_controller.watched_clock import SETTLE
+from broker_wire.messages import (
+    Ask,
+    Done,
+    End,
+    Generate,
+    Go,
+    Goodbye,
+    Operation,
+    Pause,
+    Progress,
+    Started,
+    Stop,
+    Texts,
+)
+from broker_wire.topology import QueueBounds, Topology
+from tests.integration.hand_worker import HandWorker
+from tests.integration.test_gateway import read_all, running_service, submission
+from tests.waiting import Eventually
+
+
+@pytest.fixture
+def topology(prefix: str) -> Topology:
+    return Topology(prefix)
+
+
+def filler(number: int) -> Generate:
+    return Generate("another", number, 1, "r", "m", Operation.CHAT, 60.0, b"{}")
+
+
+async def test_a_request_that_a_full_models_queue_dropped_is_sent_again(
+    broker_url: str, prefix: str, eventually: Eventually
+) -> None:
+    topology = Topology(prefix, QueueBounds(max_length=1))
+    async with (
+        running_service(broker_url, topology, dispatch_method="shortest_queue") as service,
+        HandWorker(broker_url, topology, "w1", "m") as hand,
+    ):
+        hand.announce(first=True)
+        await eventually(lambda: service.controller.list_models() == ["m"])
+        hand.publish(topology.requests, topology.model_key("m"), filler(1))
+        await eventually(lambda: service.queues.lengths.get("m") == 1)
+        stream = await service.gateway.submit(submission(request_id="r-2"))
+        await eventually(lambda: stream.life.attempt == 2)
+        await hand.consume("model")
+        assert (await hand.take())[0].controller == "another"
+        request, _ = await hand.take()
+        assert (request.controller, request.attempt) == (service.controller_id, 2)
+
+
+async def test_a_pinned_request_ends_soon_after_its_worker_has_left(
+    broker_url: str, topology: Topology, eventually: Eventually
+) -> None:
+    async with (
+        running_service(broker_url, topology, limits=Limits(grace=0.5)) as service,
+        HandWorker(broker_url, topology, "w1", "m") as hand,
+        HandWorker(broker_url, topology, "w2", "m") as other,
+    ):
+        hand.announce(first=True)
+        other.announce(first=True)
+        await eventually(lambda: len(service.controller.registry.workers()) == 2)
+        stream = await service.gateway.submit(submission(pinned_worker="w1"))
+        hand.say(Goodbye("w1", hand.instance))
+        with pytest.raises(WorkerNotFoundError, match="'w1' has left"):
+            await read_all(stream)
+
+
+async def test_a_worker_whose_id_cannot_be_a_routing_key_harms_nobody(broker_url: str, topology: Topology) -> None:
+    async with (
+        running_service(broker_url, topology, limits=Limits(first_token=0.5)) as service,
+        HandWorker(broker_url, topology, "w1", "m") as hand,
+    ):
+        await hand.consume("model", "resume")
+        hand.announce(first=True)
+        stream = await service.gateway.submit(submission())
+        request, _ = await hand.take()
+        hand.reply(request.controller, Started(request.stream, 1, "w1", "i" * 300))
+        assert await stream.wait_started(15)
+        moved, _ = await hand.take()
+        assert (moved.stream, moved.ask_first) == (request.stream, True)
+
+
+async def test_a_worker_that_takes_a_slow_readers_stream_over_is_held_too(broker_url: str, topology: Topology) -> None:
+    async with (
+        running_service(broker_url, topology) as service,
+        HandWorker(broker_url, topology, "w1", "m") as first,
+        HandWorker(broker_url, topology, "w2", "m") as second,
+    ):
+        await first.consume("model")
+        await service.gateway.submit(submission())
+        request, _ = await first.take()
+        await first.make_will()
+        first.reply(
+            request.controller,
+            Started(request.stream, 1, "w1", first.instance),
+            Texts(request.stream, 1, 0, ["x" * 100_000] * 3),
+        )
+        assert await first.told(Pause) == Pause(service.controller_id, request.stream)
+        await second.consume("model")
+        await first.die()
+        moved, _ = await second.take()
+        second.reply(moved.controller, Ask(moved.stream, moved.attempt, "w2", second.instance))
+        go = await second.told(Go)
+        assert isinstance(go, Go)
+        assert go.next_seq == 3
+        assert await second.told(Pause) == Pause(service.controller_id, request.stream)
+
+
+async def test_frames_whose_started_was_lost_count_as_a_start(broker_url: str, topology: Topology) -> None:
+    async with (
+        running_service(broker_url, topology) as service,
+        HandWorker(broker_url, topology, "w1", "m") as hand,
+    ):
+        await hand.consume("model")
+        service.gateway.watched.stop()
+        stream = await service.gateway.submit(submission())
+        request, _ = await hand.take()
+        hand.reply(request.controller, Texts(request.stream, 1, 0, ["a"]))
+        assert await stream.wait_started(15)
+        assert stream.start is not None
+        assert stream.start.queue_seconds >= 0
+        hand.reply(request.controller, End(request.stream, 1, 1))
+        assert (await read_all(stream))[0] == "a"
+        assert await hand.told(Done) == Done(service.controller_id, (request.stream,))
+
+
+async def test_whoever_only_says_that_it_works_for_nobody_is_stopped(broker_url: str, topology: Topology) -> None:
+    async with (
+        running_service(broker_url, topology) as service,
+        HandWorker(broker_url, topology, "w1", "m") as hand,
+    ):
+        hand.reply(service.controller_id, Progress(99, 1))
+        assert await hand.told(Stop) == Stop(service.controller_id, 99, 1)
+
+
+async def test_no_waiting_time_runs_while_one_connection_or_the_broker_is_in_trouble(
+    broker_url: str, topology: Topology
+) -> None:
+    async with running_service(broker_url, topology) as service:
+        links, watched = service.links, service.gateway.watched
+        seconds = [0.0]
+        watched._base = lambda: seconds[0]
+        watched._stopped_for = 0.0
+
+        def say_blocked(blocked: bool) -> None:
+            links._publisher.blocked = blocked
+            for tell in links.on_blocked:
+                tell(blocked)
+
+        say_blocked(True)
+        for tell_up in links.on_both_up:
+            tell_up()
+        seconds[0] += SETTLE + 100
+        assert watched() == 0
+        say_blocked(False)
+        seconds[0] += SETTLE + 1
+        assert watched() == 1
