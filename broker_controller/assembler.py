@@ -5,18 +5,23 @@ One per request, used by `lifecycle`. Frames carry numbers; the answer is comple
 
 from broker_wire.messages import End, Failed, Piece, Texts
 
+FOLD = 256
+"""Deltas kept one by one. A short text costs twelve times its length: a long answer is not kept as tokens."""
+
 
 class Assembler:
     """The answer so far, and the number of the next frame."""
 
-    __slots__ = ("_parts", "_plain", "duplicates", "next_seq", "size")
+    __slots__ = ("_folded", "_parts", "_plain", "duplicates", "next_seq", "size")
 
     def __init__(self) -> None:
         self.next_seq = 0
         self.duplicates = 0
         self.size = 0
         """Characters and payload bytes that are kept."""
+        self._folded: list[str] = []
         self._parts: list[str] = []
+        """Deltas that came after what is folded."""
         self._plain = True
 
     def accept_texts(self, frame: Texts) -> list[str] | None:
@@ -29,7 +34,10 @@ class Assembler:
             self.duplicates += min(skip, len(texts))
             texts = texts[skip:]
         self.next_seq += len(texts)
-        self._parts += texts
+        parts = self._parts
+        parts += texts
+        if len(parts) > FOLD:
+            self._fold()
         self.size += sum(map(len, texts))
         return texts
 
@@ -48,7 +56,9 @@ class Assembler:
     @property
     def text(self) -> str:
         """The answer so far."""
-        return "".join(self._parts)
+        self._fold()
+        self._folded = ["".join(self._folded)]
+        return self._folded[0]
 
     @property
     def resumable(self) -> bool:
@@ -59,7 +69,13 @@ class Assembler:
         if piece.index or piece.payload is not None:
             self._plain = False
         if piece.replace_from is not None:
-            self._parts = [self.text[: piece.replace_from]]
+            self._folded = [self.text[: piece.replace_from]]
         if piece.text:
             self._parts.append(piece.text)
+            if len(self._parts) > FOLD:
+                self._fold()
         self.size += len(piece.text) + len(piece.payload or b"")
+
+    def _fold(self) -> None:
+        self._folded.append("".join(self._parts))
+        self._parts.clear()

@@ -325,15 +325,17 @@ class RequestLife:
             return self._give_up_unresumable()
         former, former_attempt = self.instance, self.attempt
         was_running = self.stage is Stage.RUNNING
-        self.attempt += 1
-        self.moves += was_running
+        actions: list[Action] = []
+        if not was_running or former != ask.instance:
+            self.attempt += 1
+            self.moves += was_running
+            if was_running:
+                actions.append(self._stop(former, former_attempt))
+        # Who asks again gets the same answer: its question was said twice, or our answer was lost on the way.
         self._run(ask.worker, ask.instance, now, watched, copy=ask.attempt)
         apart = self._suspicion.apart
         go = Go(self.controller, self.stream, self.attempt, self.answer.next_seq, self.answer.text, apart)
-        actions: list[Action] = [Tell(ask.instance, go)]
-        if was_running and former != ask.instance:
-            actions.append(self._stop(former, former_attempt))
-        return actions
+        return [Tell(ask.instance, go), *actions]
 
     def _leave_behind(self, watched: float) -> list[Action]:
         """Its copy came back, or the time of grace is over: the worker is dead, or gave the request back."""

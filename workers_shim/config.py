@@ -48,7 +48,7 @@ class Patience(Struct, frozen=True):
     """
 
     grace: float = 30.0
-    ask: float = 15.0
+    ask: float = 5.0
     suspect: float = 0.25
     farewell: float = 2.0
     sweep: float = 0.5

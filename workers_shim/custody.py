@@ -28,7 +28,7 @@ from workers_shim.tombstones import MAX_SECONDS, Key, Tombstones
 
 _log = logging.getLogger(__name__)
 
-ASK_TIMEOUT = 15.0
+ASK_TIMEOUT = 5.0
 """Seconds without an answer after which a worker asks again."""
 SUSPECT_WAIT = 0.25
 """Seconds that one which must run apart waits for another such one here, before some other worker may have it."""

@@ -19,6 +19,18 @@ def test_deltas_come_out_in_order() -> None:
     assert answer.next_seq == 3
 
 
+def test_a_long_answer_is_not_kept_as_single_tokens() -> None:
+    answer = Assembler()
+    tokens = [f" t{number}" for number in range(10_000)]
+    for seq, token in enumerate(tokens):
+        answer.accept_texts(texts(seq, token))
+    kept = len(answer._parts) + len(answer._folded)
+    assert kept < 500
+    answer.accept(Piece(1, 1, 10_000, "!", replace_from=answer.size - 1))
+    answer.accept_texts(texts(10_001, "?"))
+    assert answer.text == "".join(tokens)[:-1] + "!?"
+
+
 def test_what_came_twice_is_dropped_and_the_new_part_of_it_is_kept() -> None:
     answer = Assembler()
     answer.accept_texts(texts(0, "a", "b"))

@@ -150,6 +150,14 @@ def test_a_redelivered_request_resumes_where_the_client_stopped_reading() -> Non
     assert not life.stale(2)
 
 
+def test_who_asks_twice_gets_the_same_answer_and_goes_on() -> None:
+    life = running_life(text="abc")
+    go = the_go(life.on_ask(ask("i2"), NOW, NOW))
+    assert life.on_ask(ask("i2"), NOW, NOW) == [Tell("i2", go)]
+    assert not life.stale(go.attempt)
+    assert life.moves == 1
+
+
 def test_a_copy_of_another_publish_is_stopped_while_the_request_runs() -> None:
     life = new_life()
     life.on_reconnect(NOW)

@@ -36,7 +36,7 @@ STREAM = 7
 ANSWER = "abcdefghijkl"
 """One token a character."""
 DEADLINE = 100_000.0
-ASK_AGAIN = 15.0
+ASK_AGAIN = 5.0
 GRACE = 30.0
 """Seconds that a worker keeps a stream for a controller that is gone."""
 STEP = 0.5
@@ -422,6 +422,12 @@ class AnyOrder(RuleBasedStateMachine):
     @rule(number=WORKERS)
     def a_worker_answers_a_roll_call(self, number: int) -> None:
         self.news.append(("announce", self.workers[number].instance))
+
+    @rule(number=WORKERS)
+    def a_workers_question_is_said_twice(self, number: int) -> None:
+        worker = self.workers[number]
+        if worker.held is not None and not worker.held.running:
+            self.ask(worker, worker.held)
 
     @rule(number=WORKERS)
     def a_worker_has_just_stopped_serving_the_model(self, number: int) -> None:
