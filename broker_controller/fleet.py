@@ -91,6 +91,8 @@ class Fleet:
             await asyncio.sleep(self._check_interval)
             for record in self._registry.expire(self._gateway.watched()):
                 _log.warning("worker expired worker=%s instance=%s", record.name, record.instance)
+                if record.instance:
+                    self._gateway.on_worker_gone(record.instance, in_order=False)
 
     async def _lose_unheard(self) -> None:
         """A worker may die while the broker is away, which then has no last will of it to tell."""

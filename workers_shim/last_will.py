@@ -91,6 +91,10 @@ class LastWill:
             self._held = None
 
     def _on_delivery(self, delivery: Delivery) -> None:
+        if self._released:
+            # It was on its way when the worker said goodbye: it must not call a death what is none.
+            delivery.channel.ack(delivery.tag)
+            return
         former, self._held = self._held, delivery
         if former is not None:
             former.channel.ack(former.tag)

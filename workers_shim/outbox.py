@@ -205,7 +205,7 @@ class Outbox:
             if draft.size >= BATCH_BYTES:
                 self._publish(draft, channel)
                 draft = drafts[link] = _Draft(link)
-        if taken:
+        if taken and not outgoing.dropped:
             self._links.retained(outgoing)
         return taken
 

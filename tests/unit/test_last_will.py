@@ -1,0 +1,31 @@
+"""A worker that said goodbye is not reported dead, whatever was on its way."""
+
+from typing import Any
+
+from broker_wire.amqp import Delivery
+from broker_wire.topology import Topology
+from workers_shim.last_will import LastWill
+
+
+class Settled:
+    """Notes which deliveries were acked, in place of their channel."""
+
+    def __init__(self) -> None:
+        self.tags: list[int] = []
+
+    def ack(self, tag: int) -> None:
+        self.tags.append(tag)
+
+
+def delivery(channel: Any, tag: int) -> Delivery:
+    return Delivery(channel, tag, "1.1", b"", False, "control", "will", *([None] * 6))
+
+
+def test_a_renewed_obituary_that_comes_after_the_goodbye_is_let_go_too() -> None:
+    settled = Settled()
+    will = LastWill(Topology("p"), "w", "i", lambda: None)
+    will._on_delivery(delivery(settled, 1))
+    will.release()
+    will._on_delivery(delivery(settled, 2))
+    assert settled.tags == [1, 2]
+    assert not will.made
