@@ -169,10 +169,6 @@ class RequestLife:
     def note_progress(self, watched: float) -> None:
         """A frame of the counting attempt came."""
         self._last_progress = watched
-        if self._left_in_order:
-            # It gave its name up, and finishes what it has.
-            self._left_in_order = False
-            self._lost_at = None
 
     def note_alive(self, watched: float) -> None:
         """Its engine is held for the sake of a slow client: no progress is expected."""
@@ -197,9 +193,11 @@ class RequestLife:
         if self.stage is Stage.OVER:
             return []
         if self.stage is Stage.RUNNING and instance == self.instance:
-            if self._lost_at is None:
+            if in_order:
+                # Who gave its name up finishes what it has; from who has really gone the copy comes back.
+                self._left_in_order = True
+            elif self._lost_at is None:
                 self._lost_at = watched
-                self._left_in_order = in_order
             return []
         if not in_order and self._suspicion.on_obituary(instance, watched):
             return self._end_as_poison()
@@ -286,7 +284,7 @@ class RequestLife:
         if self._lost_at is not None:
             if watched - self._lost_at < self._limits.grace:
                 return []
-            return self._leave_behind(watched) or self._move("the worker was lost", counts=self._left_in_order)
+            return self._leave_behind(watched) or self._move("the worker was lost", counts=False)
         limit = self._limits.between_tokens if self.answer.next_seq else self._limits.first_token
         if watched - self._last_progress < limit:
             return []

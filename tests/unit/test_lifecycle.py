@@ -359,7 +359,6 @@ def test_a_pinned_request_does_not_outwait_its_workers_absence() -> None:
 def test_a_worker_that_gave_its_name_up_finishes_what_it_has() -> None:
     life = running_life(text="a", grace=5.0)
     life.on_obituary("i1", NOW, in_order=True)
-    life.note_progress(NOW + 4)
     assert life.sweep(NOW + 6, NOW + 6, has_worker=True) == []
     assert (life.stage, life.instance) == (Stage.RUNNING, "i1")
 
