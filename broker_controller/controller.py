@@ -154,7 +154,10 @@ class Controller:
             return None
         now = self._clock()
         record = self._dispatcher.choose(self.registry.workers_for(model_name, now), now)
-        return None if record is None else record.name
+        if record is None or record.load(now) >= max(1, record.slots):
+            # Its own queue would pass it on; and only of the model's queue does the broker say that it is full.
+            return None
+        return record.name
 
     # --- status
 

@@ -271,6 +271,8 @@ def test_choosing_alone_counts_nothing_and_sending_does() -> None:
     assert [chooses.choose("m"), chooses.choose("m")] == ["v", "v"]
     chooses.registry.note_sent("v", 1, 1000.0)
     assert chooses.choose("m") == "w"
+    chooses.registry.note_sent("w", 2, 1000.0)
+    assert chooses.choose("m") is None, "all are full: the model's queue, which may refuse it"
 
 
 @pytest.mark.parametrize("method", list(DispatchMethod))
