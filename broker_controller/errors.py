@@ -14,7 +14,8 @@
     ├── EngineError              the engine raised
     ├── WorkerLostError          the worker died, and the request could not move to another
     ├── PoisonError              the request was alone on each of several workers when they died
-    └── ShuttingDownError        this controller leaves
+    ├── ShuttingDownError        this controller leaves
+    └── InternalError            a bug of this controller
 
 A text says what happened, to which model, worker and request, at which stage, and what to do.
 """
@@ -92,6 +93,10 @@ class ShuttingDownError(ServiceError):
     """This controller is about to leave."""
 
 
+class InternalError(ServiceError):
+    """This controller has a bug, and gave the request up."""
+
+
 class Meaning(Struct, frozen=True):
     """What one kind of error is in each protocol.
 
@@ -126,6 +131,7 @@ MEANINGS: dict[type[ServiceError], Meaning] = {
     WorkerLostError: Meaning(HTTPStatus.BAD_GATEWAY, "server_error", "worker_lost", 3, True),
     PoisonError: Meaning(HTTPStatus.INTERNAL_SERVER_ERROR, "server_error", "killed_workers", 3, False),
     ShuttingDownError: Meaning(HTTPStatus.SERVICE_UNAVAILABLE, "server_error", "shutting_down", 3, True),
+    InternalError: Meaning(HTTPStatus.INTERNAL_SERVER_ERROR, "server_error", "internal_error", 3, False),
 }
 
 

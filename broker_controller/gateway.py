@@ -17,6 +17,7 @@ from typing import Any
 from broker_controller.decisions import Action, Broadcast, GiveUp, Limits, Place, Publish, Stage, Tell
 from broker_controller.errors import (
     BrokerUnavailableError,
+    InternalError,
     ModelNotFoundError,
     OverloadedError,
     RequestTooLargeError,
@@ -33,7 +34,7 @@ from broker_controller.watched_clock import WatchedClock
 from broker_controller.whereabouts import Whereabouts
 from broker_controller.worker_record import RecordState
 from broker_wire.amqp.channel import Outcome
-from broker_wire.messages import Done, Pause, Resume
+from broker_wire.messages import Done, Pause, Resend, Resume
 
 _log = logging.getLogger(__name__)
 
@@ -65,10 +66,14 @@ class Gateway:
         self._limits = limits
         self._max_inflight_bytes = max_inflight_bytes
         self._inflight_bytes = 0
+        self._unread: list[GenerationStream] = []
+        """Answers that are complete here, and that their clients still have to read."""
+        self._unread_bytes = 0
         self._sender = RequestSender(links, registry, watched, self._on_published)
         self._numbers = itertools.count(1)
         self._requests: dict[int, Submission] = {}
         self._done: defaultdict[str, list[int]] = defaultdict(list)
+        self._lacking: defaultdict[str, list[tuple[int, int, int]]] = defaultdict(list)
         self._whereabouts: Whereabouts[int] = Whereabouts()
         self._unreachable: set[str] = set()
         self.watched = watched
@@ -137,7 +142,7 @@ class Gateway:
             "waiting": sum(life.stage is Stage.WAITING for life in lives),
             "finished": self._finished,
             "failed": self._failed,
-            "inflight_bytes": self._inflight_bytes,
+            "inflight_bytes": self._inflight_bytes + self._unread_bytes,
         }
 
     # --- for the reply reader and the fleet
@@ -148,6 +153,8 @@ class Gateway:
             match action:
                 case Publish():
                     self._publish(stream, action)
+                case Tell(instance, Resend(streams=lacking)):
+                    self._ask_again(instance, lacking)
                 case Tell(instance, message):
                     self._links.send_control(
                         self._links.topology.instance_key(instance), message, partial(self._on_told, instance)
@@ -172,6 +179,9 @@ class Gateway:
         if not self.streams:
             self._idle.set()
         self._inflight_bytes -= stream.kept_bytes
+        if stream.unread:
+            self._unread.append(stream)
+            self._unread_bytes += stream.unread
         self._registry.note_finished((self.controller_id, life.stream))
         if life.instance:
             self._done[life.instance].append(life.stream)
@@ -215,27 +225,42 @@ class Gateway:
                 self._fail(stream, ShuttingDownError("this controller has shut down; another one may serve you"))
 
     def _sweep(self) -> None:
-        now = time.monotonic()
-        watched = self.watched()
+        self._unread = [stream for stream in self._unread if stream.unread]
+        self._unread_bytes = sum(stream.unread for stream in self._unread)
         unreachable, self._unreachable = self._unreachable, set()
         for instance in unreachable:
             self.on_worker_gone(instance, in_order=False)
+        now = time.monotonic()
+        watched = self.watched()
         served: dict[str, bool] = {}
-        for stream in list(self.streams.values()):
-            life = stream.life
-            if life.place is Place.PINNED:
-                record = self._registry.get(life.target)
-                has_worker: bool | None = record is not None and record.state is RecordState.READY
-            else:
-                has_worker = served.get(life.model)
-            if has_worker is None:
-                has_worker = served[life.model] = bool(self._registry.workers_for(life.model, watched))
-            if stream.paused:
-                life.note_alive(watched)
-            self.carry_out(stream, life.sweep(now, watched, has_worker))
-            if stream.gap_since is not None and watched - stream.gap_since > 1.0 and life.stage is Stage.RUNNING:
-                stream.gap_since = watched
-                self.carry_out(stream, [life.missing()])
+        self._for_each(self.streams.values(), lambda stream: self._sweep_one(stream, now, watched, served))
+
+    def _sweep_one(self, stream: GenerationStream, now: float, watched: float, served: dict[str, bool]) -> None:
+        life = stream.life
+        if stream.paused:
+            life.note_alive(watched)
+        self.carry_out(stream, life.sweep(now, watched, self._has_worker(life, watched, served)))
+        if stream.gap_since is not None and watched - stream.gap_since > 1.0 and life.stage is Stage.RUNNING:
+            stream.gap_since = watched
+            self.carry_out(stream, [life.missing()])
+
+    def _has_worker(self, life: RequestLife, watched: float, served: dict[str, bool]) -> bool:
+        if life.place is Place.PINNED:
+            record = self._registry.get(life.target)
+            return record is not None and record.state is RecordState.READY
+        if life.model not in served:
+            served[life.model] = bool(self._registry.workers_for(life.model, watched))
+        return served[life.model]
+
+    def _for_each(self, streams: Iterable[GenerationStream], act: Callable[[GenerationStream], None]) -> None:
+        for stream in list(streams):
+            try:
+                act(stream)
+            except Exception:  # noqa: BLE001  a fault in the life of one request must not end those of all others
+                _log.exception("request given up for a fault of ours request=%s", stream.request_id)
+                self._fail(
+                    stream, InternalError(f"request {stream.request_id} was given up: this controller has a bug")
+                )
 
     def _send_done(self) -> None:
         if not self._links.up:
@@ -254,9 +279,10 @@ class Gateway:
         if self._links.blocked or not self._links.ever_connected:
             text = f"request {submission.request_id} was not taken: {self._links.problem}"
             raise BrokerUnavailableError(text, retry_after=RETRY_AFTER)
-        if self._inflight_bytes + len(submission.body) > self._max_inflight_bytes:
+        held = self._inflight_bytes + self._unread_bytes
+        if held + len(submission.body) > self._max_inflight_bytes:
             text = (
-                f"request {submission.request_id} was not taken: this controller holds {self._inflight_bytes} bytes "
+                f"request {submission.request_id} was not taken: this controller holds {held} bytes "
                 f"of requests and answers, and may hold {self._max_inflight_bytes}"
             )
             raise OverloadedError(text, retry_after=RETRY_AFTER)
@@ -291,6 +317,19 @@ class Gateway:
         life = stream.life
         self.carry_out(stream, life.on_returned(attempt) if outcome is Outcome.RETURNED else life.on_nacked(attempt))
 
+    def _ask_again(self, instance: str, lacking: tuple[tuple[int, int, int], ...]) -> None:
+        """One message for all that a worker has to send again: after a reconnect it is every stream that it runs."""
+        if not self._lacking:
+            asyncio.get_running_loop().call_soon(self._send_lacking)
+        self._lacking[instance].extend(lacking)
+
+    def _send_lacking(self) -> None:
+        lacking, self._lacking = self._lacking, defaultdict(list)
+        for instance, streams in lacking.items():
+            message = Resend(self.controller_id, tuple(streams))
+            key = self._links.topology.instance_key(instance)
+            self._links.send_control(key, message, partial(self._on_told, instance))
+
     def _on_told(self, instance: str, outcome: Outcome) -> None:
         if outcome is Outcome.RETURNED:
             # Once for all that comes back of a thousand orders: at the next sweep.
@@ -299,9 +338,11 @@ class Gateway:
     def _on_both_up(self) -> None:
         self._let_time_run()
         now = time.monotonic()
-        for stream in list(self.streams.values()):
-            self.carry_out(stream, stream.life.on_reconnect(now))
-            self._repeat_flow(stream)
+        self._for_each(self.streams.values(), lambda stream: self._on_reconnect(stream, now))
+
+    def _on_reconnect(self, stream: GenerationStream, now: float) -> None:
+        self.carry_out(stream, stream.life.on_reconnect(now))
+        self._repeat_flow(stream)
 
     def _on_blocked(self, blocked: bool) -> None:
         if blocked:

@@ -117,7 +117,9 @@ class GenerationStream:
         return True
 
     def cancel(self) -> None:
-        """The client left: free its slot. Nothing happens when it is over already."""
+        """The client left, or has all it wants: free its slot, if it is not over already."""
+        self._items = []
+        self._unread = 0
         if not self._ended and self._error is None:
             self._on_cancel(self)
 
@@ -150,6 +152,11 @@ class GenerationStream:
         waiter = self._waiter
         if waiter is not None and not waiter.done():
             waiter.set_result(True)
+
+    @property
+    def unread(self) -> int:
+        """Characters and bytes that have come and were not taken."""
+        return self._unread
 
     @property
     def paused(self) -> bool:

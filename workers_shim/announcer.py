@@ -33,13 +33,14 @@ GOODBYE_TIMEOUT = 2.0
 
 
 class Condition(Struct, frozen=True):
-    """How a worker is just now."""
+    """How a worker is just now. `reachable`: requests can come to it."""
 
     state: WorkerState
     load: Load
     requests_done: int
     tokens_done: int
     models: tuple[ModelCard, ...]
+    reachable: bool
 
 
 class Announcer:
@@ -201,6 +202,9 @@ class Announcer:
         if not self.heard or self._first:
             return
         condition = self._condition()
+        if not condition.reachable:
+            # Its obituary is out already; a sign of life now would bring it back to where no request reaches it.
+            return
         heartbeat = Heartbeat(
             worker=self._config.name,
             instance=self._instance,

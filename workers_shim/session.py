@@ -298,6 +298,7 @@ class WorkerSession:
             requests_done=self._custody.requests_done,
             tokens_done=self._outbox.tokens_done,
             models=tuple(self._models.values()),
+            reachable=self._intake.open,
         )
 
     # --- what controllers and namesakes say

@@ -2,8 +2,9 @@
 
 import pytest
 
-from broker_controller.decisions import Limits
-from broker_controller.errors import WorkerNotFoundError
+from broker_controller.decisions import Action, Limits
+from broker_controller.errors import InternalError, WorkerNotFoundError
+from broker_controller.service import ControllerService
 from broker_controller.watched_clock import SETTLE
 from broker_wire.messages import (
     Ask,
@@ -161,3 +162,49 @@ async def test_no_waiting_time_runs_while_one_connection_or_the_broker_is_in_tro
         say_blocked(False)
         seconds[0] += SETTLE + 1
         assert watched() == 1
+
+
+async def test_a_bug_in_the_life_of_one_request_ends_no_other(
+    broker_url: str, topology: Topology, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with running_service(broker_url, topology) as service, HandWorker(broker_url, topology, "w1", "m") as worker:
+        await worker.consume("model")
+        await end_one_by_a_bug(service, worker, monkeypatch)
+
+
+async def end_one_by_a_bug(service: ControllerService, worker: HandWorker, monkeypatch: pytest.MonkeyPatch) -> None:
+    broken = await service.gateway.submit(submission())
+    sound = await service.gateway.submit(submission())
+
+    def sweep(*_: object, **__: object) -> list[Action]:
+        raise RuntimeError("a bug")
+
+    monkeypatch.setattr(broken.life, "sweep", sweep)
+    with pytest.raises(InternalError, match="has a bug"):
+        await broken.wait(15)
+    numbers = []
+    for _ in range(2):
+        request, _ = await worker.take()
+        numbers.append(request.stream)
+        worker.reply(request.controller, Started(request.stream, 1, "w1", worker.instance))
+        worker.reply(request.controller, End(request.stream, 1, 0))
+    assert await read_all(sound) == [End(numbers[1], 1, 0)]
+
+
+async def test_what_a_client_has_not_read_counts_until_it_has(
+    broker_url: str, topology: Topology, eventually: Eventually
+) -> None:
+    async with running_service(broker_url, topology) as service, HandWorker(broker_url, topology, "w1", "m") as worker:
+        await worker.consume("model")
+        stream = await service.gateway.submit(submission())
+        request, _ = await worker.take()
+        worker.reply(
+            request.controller,
+            Started(request.stream, 1, "w1", worker.instance),
+            Texts(request.stream, 1, 0, ["x" * 1_000]),
+            End(request.stream, 1, 1),
+        )
+        await eventually(lambda: not service.gateway.streams)
+        assert service.gateway.status()["inflight_bytes"] == 1_000
+        assert stream.take()[0] == "x" * 1_000
+        await eventually(lambda: service.gateway.status()["inflight_bytes"] == 0)
