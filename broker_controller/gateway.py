@@ -315,7 +315,12 @@ class Gateway:
         if stream is None:
             return
         life = stream.life
-        self.carry_out(stream, life.on_returned(attempt) if outcome is Outcome.RETURNED else life.on_nacked(attempt))
+        if outcome is Outcome.RETURNED:
+            watched = self.watched()
+            is_served = self._has_worker(life, watched, {})
+            self.carry_out(stream, life.on_returned(attempt, watched, is_served=is_served))
+        else:
+            self.carry_out(stream, life.on_nacked(attempt))
 
     def _ask_again(self, instance: str, lacking: tuple[tuple[int, int, int], ...]) -> None:
         """One message for all that a worker has to send again: after a reconnect it is every stream that it runs."""

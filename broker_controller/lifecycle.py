@@ -78,6 +78,7 @@ class RequestLife:
         self._no_worker_since: float | None = None
         self._refused = False
         self._in_own_queue_since: float | None = None
+        self._returned_since: float | None = None
 
     # --- what the broker says of a publish
 
@@ -85,21 +86,26 @@ class RequestLife:
         """Send it for the first time."""
         return [self._publish()]
 
-    def on_returned(self, attempt: int) -> list[Action]:
-        """No queue was bound: nobody serves the model, or the chosen worker's queue is gone."""
+    def on_returned(self, attempt: int, watched: float = 0.0, *, is_served: bool = False) -> list[Action]:
+        """No queue was bound: nobody serves the model, or the chosen worker's queue is gone.
+
+        `is_served`: somebody says that he serves it. Then the queue was deleted, or is not there yet, and will be.
+        """
         if self.stage is not Stage.WAITING or attempt != self.attempt:
             return []
-        match self.place:
-            case Place.OWN | Place.RESUME:
-                return self._send_again(Place.MODEL)
-            case Place.PINNED:
-                return self._give_up(
-                    WorkerNotFoundError(f"request {self.request_id}: worker {self.target!r} is not here")
-                )
-            case Place.MODEL:
-                return self._give_up(
-                    ModelNotFoundError(f"request {self.request_id}: no worker serves model {self.model!r}")
-                )
+        if self.place in (Place.OWN, Place.RESUME):
+            return self._send_again(Place.MODEL)
+        if self._returned_since is None:
+            self._returned_since = watched
+        if is_served and watched - self._returned_since < self._limits.grace:
+            self._refused = True
+            return []
+        if self.answer.next_seq:
+            return self._give_up(WorkerLostError(self._sentence("no other worker serves the model")))
+        if self.place is Place.PINNED:
+            text = f"request {self.request_id}: worker {self.target!r} is not here"
+            return self._give_up(WorkerNotFoundError(text))
+        return self._give_up(ModelNotFoundError(f"request {self.request_id}: no worker serves model {self.model!r}"))
 
     def on_nacked(self, attempt: int) -> list[Action]:
         """The queue is at its bound. What was accepted once is not refused later: `sweep` tries again."""
@@ -150,6 +156,7 @@ class RequestLife:
 
     def on_failed(self, frame: Failed) -> list[Action]:
         """The last frame of the counting attempt says that it went wrong."""
+        self.answer.next_seq -= 1  # this frame was no part of the answer
         place = self._sentence(f"worker {self.worker!r} says: {frame.message}")
         match frame.kind:
             case FailureKind.REQUEST:
@@ -159,7 +166,6 @@ class RequestLife:
             case FailureKind.DIVERGED | FailureKind.NOT_RESUMABLE:
                 return self._give_up(WorkerLostError(place))
             case FailureKind.NOT_SERVED:
-                self.answer.next_seq -= 1  # this frame was no part of the answer
                 return self._move(frame.message)
 
     def stale(self, attempt: int) -> bool:
@@ -299,7 +305,7 @@ class RequestLife:
         self._suspicion.on_start(watched)
         self._lost_at = None
         self._left_in_order = False
-        self._no_worker_since = self._in_own_queue_since = None
+        self._no_worker_since = self._in_own_queue_since = self._returned_since = None
         self._refused = False
         if self.started_at is None:
             self.started_at = now

@@ -64,8 +64,18 @@ class HandWorker:
     async def _connected(self, session: Session) -> None:
         self._session = session
         await declare_topology(session, self._topology.exchanges())
+        await self.declare()
+        self._channel = await session.channel(confirms=True)
+        control = self._topology.worker_control_queue(self.instance)
+        state = await self._channel.declare_queue(control)
+        for key in (control.routing_key, self._topology.all_workers_key, self._topology.model_key(self._model)):
+            await self._channel.bind(state.name, control.exchange, key)
+        await self._channel.consume(state.name, self._on_control, no_ack=True)
+
+    async def declare(self) -> None:
+        """Make the queues that a worker makes."""
         await declare_queues(
-            session,
+            self._session,
             [
                 self._topology.model_queue(self._model),
                 self._topology.resume_queue(self._model),
@@ -73,12 +83,11 @@ class HandWorker:
                 self._topology.pinned_queue(self.name),
             ],
         )
-        self._channel = await session.channel(confirms=True)
-        control = self._topology.worker_control_queue(self.instance)
-        state = await self._channel.declare_queue(control)
-        for key in (control.routing_key, self._topology.all_workers_key, self._topology.model_key(self._model)):
-            await self._channel.bind(state.name, control.exchange, key)
-        await self._channel.consume(state.name, self._on_control, no_ack=True)
+
+    async def delete_queue(self, role: str) -> None:
+        """As an admin would: "model" or "resume"."""
+        queue = self._topology.model_queue(self._model) if role == "model" else self._topology.resume_queue(self._model)
+        await self._channel.delete_queue(queue.name)
 
     def _on_control(self, delivery: Delivery) -> None:
         self.control.put_nowait(codec.decode_control(delivery.body, delivery.content_type))

@@ -208,3 +208,18 @@ async def test_what_a_client_has_not_read_counts_until_it_has(
         assert service.gateway.status()["inflight_bytes"] == 1_000
         assert stream.take()[0] == "x" * 1_000
         await eventually(lambda: service.gateway.status()["inflight_bytes"] == 0)
+
+
+async def test_a_queue_that_an_admin_deleted_loses_no_new_request(
+    broker_url: str, topology: Topology, eventually: Eventually
+) -> None:
+    async with running_service(broker_url, topology) as service, HandWorker(broker_url, topology, "w1", "m") as worker:
+        worker.announce(first=True)
+        await eventually(lambda: service.controller.list_models() == ["m"])
+        await worker.delete_queue("model")
+        stream = await service.gateway.submit(submission())
+        assert not await stream.wait_started(0.5)
+        await worker.declare()
+        await worker.consume("model")
+        request, _ = await worker.take()
+        assert request.request_id == stream.request_id

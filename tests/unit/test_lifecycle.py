@@ -72,6 +72,22 @@ def test_an_unroutable_request_says_that_no_worker_serves_the_model() -> None:
     assert life.stage is Stage.OVER
 
 
+def test_a_queue_that_is_not_there_although_the_model_is_served_is_tried_again_for_the_grace_time() -> None:
+    life = new_life(grace=5.0)
+    assert life.on_returned(1, NOW, is_served=True) == []
+    assert life.sweep(NOW + 1, NOW + 1, has_worker=True) == [Publish(Place.MODEL, 1, ask_first=False)]
+    assert life.on_returned(1, NOW + 1, is_served=True) == []
+    life.sweep(NOW + 2, NOW + 2, has_worker=True)
+    assert isinstance(error_of(life.on_returned(1, NOW + 6, is_served=True)), ModelNotFoundError)
+
+
+def test_a_moving_stream_that_nobody_can_take_ends_as_a_lost_worker() -> None:
+    life = running_life(text="ab")
+    life.on_gone(1, "i1")
+    assert life.on_returned(2) == [Publish(Place.MODEL, 3, ask_first=True)]
+    assert isinstance(error_of(life.on_returned(3)), WorkerLostError)
+
+
 def test_a_chosen_workers_missing_queue_falls_back_to_the_models() -> None:
     assert new_life(Place.OWN).on_returned(1) == [Publish(Place.MODEL, 2, ask_first=False)]
 
@@ -445,7 +461,9 @@ def test_a_queue_made_anew_has_lost_what_waited_in_it() -> None:
 )
 def test_an_engines_failure_reaches_the_client_with_its_text(kind: FailureKind, error_type: type) -> None:
     life = running_life(text="a")
-    error = error_of(life.on_failed(Failed(7, 1, 1, kind, "CUDA out of memory")))
+    frame = Failed(7, 1, 1, kind, "CUDA out of memory")
+    assert life.answer.accept(frame)
+    error = error_of(life.on_failed(frame))
     assert type(error) is error_type
     for part in ("CUDA out of memory", "w1", "r-1", "after 1 chunks"):
         assert part in str(error)
