@@ -17,6 +17,7 @@ from starlette.types import ASGIApp
 
 from broker_controller.errors import ShuttingDownError
 from broker_controller.gateway import Gateway
+from broker_controller.http.connection import BoundedConnection
 
 _log = logging.getLogger(__name__)
 
@@ -104,7 +105,7 @@ class Server(uvicorn.Server):
         config = uvicorn.Config(
             app,
             loop="uvloop",
-            http="httptools",
+            http=BoundedConnection,
             ws="none",
             lifespan="on",
             log_config=None,
@@ -129,7 +130,11 @@ class Server(uvicorn.Server):
     def leave(self) -> None:
         """Stop serving, in order; asked for a second time, at once."""
         if self.should_exit:
+            _log.warning("leaving at once")
+            self._end_streams()
             self.force_exit = True
+            # What is cut off now would be told with the traceback of its cancellation.
+            logging.getLogger("uvicorn.error").setLevel(logging.CRITICAL)
         else:
             _log.info("leaving streams=%d", len(self._gateway.streams))
             self._gateway.leave()

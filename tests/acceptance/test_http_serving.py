@@ -67,6 +67,23 @@ def test_a_body_of_20_mib_is_a_413_that_clients_can_read(fleet: Fleet, chunked: 
     assert controller.ready()
 
 
+@pytest.mark.parametrize("head", [b"X-Long: " + b"a" * 1_000_000, b"a: b\r\n" * 300_000])
+def test_headers_without_end_are_cut_off(fleet: Fleet, head: bytes) -> None:
+    controller = fleet.controller()
+    port = int(controller.url.rpartition(":")[2])
+    with socket.create_connection(("localhost", port), timeout=WITHIN) as client:
+        # The controller closes while the rest is still on its way.
+        with contextlib.suppress(ConnectionError):
+            client.sendall(b"GET /healthz HTTP/1.1\r\nHost: x\r\n" + head)
+        with contextlib.suppress(ConnectionResetError):
+            answer = client.recv(1000)
+            assert answer == b"" or answer.startswith(b"HTTP/1.1 431 ")
+            while client.recv(65536):
+                pass
+    many = {f"X-{number}": "a" * 1000 for number in range(30)}
+    assert requests.get(f"{controller.url}/healthz", headers=many, timeout=WITHIN).status_code == 200
+
+
 def test_a_body_of_15_mib_reaches_a_worker_and_comes_back(fleet: Fleet) -> None:
     controller = fleet.controller()
     fleet.worker("w1")
@@ -138,6 +155,8 @@ def test_while_it_leaves_it_accepts_nobody_and_a_second_signal_ends_it(fleet: Fl
     assert controller.process.wait() == 0
     ended.join(WITHIN)
     assert not ended.is_alive()
+    assert "leaving at once" in controller.process.output()
+    assert "Traceback" not in controller.process.output()
 
 
 def test_a_request_timeout_above_the_brokers_own_limit_is_refused(
