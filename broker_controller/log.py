@@ -9,8 +9,8 @@ import time
 
 LEVELS = ("debug", "info", "warning", "error")
 
-_QUIET = ("pika", "uvicorn.error", "asyncio", "httpx", "httpcore")
-"""They tell what our own lines tell already: only their warnings are shown. At `debug` everything is."""
+_QUIET = {"pika": logging.CRITICAL, **dict.fromkeys(("uvicorn.error", "asyncio", "httpx", "httpcore"), logging.WARNING)}
+"""They tell what our own lines tell already: only what is graver is shown. At `debug` everything is."""
 
 
 class LineFormatter(logging.Formatter):
@@ -34,8 +34,8 @@ def set_up(level: str) -> None:
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(LineFormatter())
     logging.basicConfig(level=level.upper(), handlers=[handler], force=True)
-    for name in _QUIET:
-        logging.getLogger(name).setLevel(logging.NOTSET if level == "debug" else logging.WARNING)
+    for name, least in _QUIET.items():
+        logging.getLogger(name).setLevel(logging.DEBUG if level == "debug" else least)
 
 
 def _printable(character: str) -> str:

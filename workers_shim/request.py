@@ -18,6 +18,10 @@ LLAVA_MAX_NEW_TOKENS = 256
 """LLaVA's model worker: `int(params.get("max_new_tokens", 256))`."""
 
 
+MAX_TOKENS = 2**31 - 1
+"""More than any context holds, and as much as engines written in C can count."""
+
+
 class Cancelled(Exception):  # noqa: N818 - it is no error: the client left, or the deadline passed
     """Nobody wants the rest of this answer. Let it pass through, after cleaning up."""
 
@@ -185,11 +189,12 @@ def _prompt(fields: "_Fields", operation: Operation) -> str | None:
 def _max_tokens(fields: "_Fields", operation: Operation) -> int | None:
     if operation is Operation.LLAVA:
         value = fields.whole("max_new_tokens", low=0)
-        return LLAVA_MAX_NEW_TOKENS if value is None else value
+        return LLAVA_MAX_NEW_TOKENS if value is None else min(value, MAX_TOKENS)
     old = fields.whole("max_tokens", low=0)
     # OpenAI deprecated `max_tokens` for chats in favour of this one, and clients send either or both.
     new = fields.whole("max_completion_tokens", low=0)
-    return old if new is None else new
+    value = old if new is None else new
+    return None if value is None else min(value, MAX_TOKENS)
 
 
 def _images_of(messages: list[dict[str, Any]]) -> list[str]:

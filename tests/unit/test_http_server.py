@@ -2,13 +2,15 @@
 
 import logging
 import socket
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, cast
 
 import pytest
 
 from broker_controller.http.server import ListenError, Server, listen
-from broker_controller.log import LineFormatter
+from broker_controller.log import LineFormatter, set_up
+from broker_wire.amqp.link import silence_pika
 from tests.unit.http_double import World
 
 
@@ -45,6 +47,18 @@ def test_a_certificate_that_is_none_is_told(tmp_path: Path) -> None:
         Server(world.app, cast("Any", world.gateway), drain_timeout=1.0, certificate=certificate)
 
 
+@pytest.fixture
+def own_logging() -> Iterator[None]:
+    """What a test sets up for the whole process is as before afterwards."""
+    names = (None, "pika", "uvicorn.error", "asyncio", "httpx", "httpcore")
+    before = [(logging.getLogger(name), logging.getLogger(name).level) for name in names]
+    handlers = logging.getLogger().handlers[:]
+    yield
+    logging.getLogger().handlers[:] = handlers
+    for logger, level in before:
+        logger.setLevel(level)
+
+
 def line(message: str, *arguments: object, failure: Any = None) -> str:
     record = logging.LogRecord("any", logging.WARNING, "file", 1, message, arguments, failure)
     record.created, record.msecs = 1_700_000_000.0, 7.0
@@ -57,6 +71,13 @@ def test_a_line_of_the_log_has_its_time_its_level_and_the_event() -> None:
 
 def test_nobodys_text_looks_like_a_line_of_its_own() -> None:
     assert line("path=%s", "a\n2023 ERROR b\x1b[31m\u2028é").endswith("path=a\\n2023 ERROR b\\x1b[31m\\u2028é")
+
+
+@pytest.mark.parametrize("level", ["info", "debug"])
+def test_what_pika_says_of_a_refused_connection_is_for_debugging(level: str, own_logging: None) -> None:
+    set_up(level)
+    silence_pika()
+    assert logging.getLogger("pika.connection").isEnabledFor(logging.ERROR) is (level == "debug")
 
 
 def test_a_traceback_follows_its_line() -> None:

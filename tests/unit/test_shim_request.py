@@ -8,7 +8,7 @@ import pytest
 
 from broker_wire.messages import Generate, Operation
 from tests.unit.fake_stream import FakeStream
-from workers_shim.request import LLAVA_MAX_NEW_TOKENS, Cancelled, Request, RequestError, parse_request
+from workers_shim.request import LLAVA_MAX_NEW_TOKENS, MAX_TOKENS, Cancelled, Request, RequestError, parse_request
 
 HELLO = [{"role": "user", "content": "hello"}]
 
@@ -86,6 +86,20 @@ def test_llavas_own_words() -> None:
 
 def test_llavas_default_length() -> None:
     assert parse({"prompt": "p"}, Operation.LLAVA).max_tokens == LLAVA_MAX_NEW_TOKENS
+
+
+@pytest.mark.parametrize(
+    ("body", "operation"),
+    [
+        ({"prompt": "p", "max_new_tokens": 10**30}, Operation.LLAVA),
+        ({"prompt": "p", "max_tokens": 2**31}, Operation.COMPLETION),
+        ({"messages": HELLO, "max_completion_tokens": 2**64}, Operation.CHAT),
+    ],
+)
+def test_without_any_limit_to_speak_of_means_the_largest_that_engines_can_count(
+    body: dict[str, Any], operation: Operation
+) -> None:
+    assert parse(body, operation).max_tokens == MAX_TOKENS
 
 
 @pytest.mark.parametrize("prompt", ["p", ["p"]])
