@@ -6,7 +6,6 @@ no HTTP. Everything runs on one event loop.
 
 import asyncio
 import contextlib
-import itertools
 import logging
 import time
 from collections import defaultdict
@@ -70,7 +69,7 @@ class Gateway:
         """Answers that are complete here, and that their clients still have to read."""
         self._unread_bytes = 0
         self._sender = RequestSender(links, registry, watched, self._on_published)
-        self._numbers = itertools.count(1)
+        self._latest = 0
         self._requests: dict[int, Submission] = {}
         self._done: defaultdict[str, list[int]] = defaultdict(list)
         self._lacking: defaultdict[str, list[tuple[int, int, int]]] = defaultdict(list)
@@ -95,7 +94,8 @@ class Gateway:
         """
         self._refuse_if_unable(submission)
         now = time.monotonic()
-        number = next(self._numbers)
+        self._latest += 1
+        number = self._latest
         place, worker = self._choose_place(submission)
         life = RequestLife(
             controller=self.controller_id,
@@ -185,6 +185,10 @@ class Gateway:
         self._registry.note_finished((self.controller_id, life.stream))
         if life.instance:
             self._done[life.instance].append(life.stream)
+
+    def was_here(self, number: int) -> bool:
+        """Whether this controller gave the number to a request, which may be over."""
+        return 0 < number <= self._latest
 
     def complete(self, stream: GenerationStream) -> None:
         """The last frame came."""
@@ -302,19 +306,23 @@ class Gateway:
         return Place.PINNED, wanted
 
     def _publish(self, stream: GenerationStream, action: Publish) -> None:
+        if action.place is Place.RESUME:
+            _log.warning("request moves request=%s reason=%s", stream.request_id, stream.life.why_moved)
         try:
             self._sender.send(stream.life, self._requests[stream.life.stream], action)
         except RequestTooLargeError as error:
             self._fail(stream, error)
 
     def _on_published(self, number: int, attempt: int, outcome: Outcome) -> None:
-        # A LOST one needs nothing here: after the reconnect every request that waits is sent again.
-        if outcome not in (Outcome.RETURNED, Outcome.NACKED):
-            return
         stream = self.streams.get(number)
         if stream is None:
             return
         life = stream.life
+        # A LOST one needs nothing here: after the reconnect every request that waits is sent again.
+        if outcome is Outcome.CONFIRMED:
+            life.accepted = True
+        if outcome not in (Outcome.RETURNED, Outcome.NACKED):
+            return
         if outcome is Outcome.RETURNED:
             watched = self.watched()
             is_served = self._has_worker(life, watched, {})
@@ -352,8 +360,16 @@ class Gateway:
     def _on_blocked(self, blocked: bool) -> None:
         if blocked:
             self.watched.stop()
+            self._for_each(self.streams.values(), self._refuse_if_not_accepted)
         else:
             self._let_time_run()
+
+    def _refuse_if_not_accepted(self, stream: GenerationStream) -> None:
+        """The broker tells of an alarm only whoever publishes, so one request finds out: it does not wait for the end."""
+        life = stream.life
+        if life.stage is Stage.WAITING and not life.accepted:
+            text = f"request {life.request_id} was not taken: {self._links.problem}"
+            self.carry_out(stream, [*life.cancel(), GiveUp(BrokerUnavailableError(text, retry_after=RETRY_AFTER))])
 
     def _let_time_run(self) -> None:
         """Either trouble may outlast the other: an alarm a reconnect, or a lost connection an alarm."""

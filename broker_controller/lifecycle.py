@@ -67,6 +67,10 @@ class RequestLife:
         self.instance = ""
         self.answer = Assembler()
         self.moves = 0
+        self.accepted = False
+        """The broker has confirmed it once: from then on it waits for the end of any trouble."""
+        self.why_moved = ""
+        """The last time, where it was not by a redelivery."""
         self._strikes = 0
         self._suspicion = Suspicion(limits.max_kills)
         self._limits = limits
@@ -165,6 +169,8 @@ class RequestLife:
                 return self._give_up(EngineError(place))
             case FailureKind.DIVERGED | FailureKind.NOT_RESUMABLE:
                 return self._give_up(WorkerLostError(place))
+            case FailureKind.DEADLINE:
+                return self._give_up(DeadlineError(place))
             case FailureKind.NOT_SERVED:
                 return self._move(frame.message)
 
@@ -326,7 +332,7 @@ class RequestLife:
 
     def _grant(self, ask: Ask, now: float, watched: float) -> list[Action]:
         if self.answer.next_seq and not self.answer.resumable:
-            return self._give_up_unresumable()
+            return self._give_up_unresumable("the worker was lost")
         former, former_attempt = self.instance, self.attempt
         was_running = self.stage is Stage.RUNNING
         actions: list[Action] = []
@@ -359,8 +365,9 @@ class RequestLife:
         `counts`: against the number of moves that it has; a death does not, it has its own count.
         """
         stop = self._stop(self.instance, self.attempt)
+        self.why_moved = reason
         if self.answer.next_seq and not self.answer.resumable:
-            return [stop, *self._give_up_unresumable()]
+            return [stop, *self._give_up_unresumable(reason)]
         self._strikes += counts
         if self._strikes > self._limits.max_moves:
             return [stop, *self._give_up_moving(f"{reason}, and it had moved {self.moves} times already")]
@@ -408,8 +415,8 @@ class RequestLife:
         self.stage = Stage.OVER
         return [*self._stop_held(), GiveUp(error)]
 
-    def _give_up_unresumable(self) -> list[Action]:
-        text = "the worker was lost in the middle of the answer, and this kind of answer cannot be continued elsewhere"
+    def _give_up_unresumable(self, reason: str) -> list[Action]:
+        text = f"{reason} in the middle of the answer, and this kind of answer cannot be continued elsewhere"
         return self._give_up(WorkerLostError(self._sentence(text)))
 
     def _sentence(self, what: str) -> str:

@@ -142,7 +142,8 @@ class ReplyReader:
         """A frame of a request that is over, or never was here. Whoever runs it stops."""
         if type(frame) in (Started, Ask, Texts, Piece, Progress):
             self._fence(frame, batch.instance)
-            if type(frame) in (Texts, Piece):
+            # What a worker sent before it heard that the client had left is nothing to complain of.
+            if type(frame) in (Texts, Piece) and not self._gateway.was_here(frame.stream):
                 self._garbage.drop("replies", "a frame of an unknown stream")
 
     def _fence(self, frame: Frame, instance: str) -> None:

@@ -356,6 +356,8 @@ class FailureKind(StrEnum):
     """The engine cannot go on from the middle."""
     NOT_SERVED = "not_served"
     """The worker does not serve this model any more."""
+    DEADLINE = "deadline"
+    """Its time was up at the worker, which may notice before the controller does."""
 
 
 class Failed(Struct, frozen=True, array_like=True, tag="f"):

@@ -252,7 +252,7 @@ class Run:
         else:
             kind, message = self._failure(error)
             # Only what the engine raised is a bug to look for.
-            trace = error if kind is FailureKind.ENGINE and message != _DEADLINE_PASSED else None
+            trace = error if kind is FailureKind.ENGINE else None
             level = logging.ERROR if trace else logging.WARNING
             _log.log(level, "request failed %s kind=%s error=%r", self._where(), kind.value, message, exc_info=trace)
             stream.fail(kind, message)
@@ -268,9 +268,9 @@ class Run:
             case _NotResumableError():
                 return FailureKind.NOT_RESUMABLE, _sentence(error)
             case DeadlinePassedError():
-                return FailureKind.ENGINE, _DEADLINE_PASSED
+                return FailureKind.DEADLINE, _DEADLINE_PASSED
             case Cancelled() if time.monotonic() >= self._assignment.deadline:
-                return FailureKind.ENGINE, _DEADLINE_PASSED
+                return FailureKind.DEADLINE, _DEADLINE_PASSED
             case _:
                 return FailureKind.ENGINE, _sentence(error, with_type=True)
 

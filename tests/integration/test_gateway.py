@@ -230,6 +230,34 @@ async def test_a_deadline_ends_a_waiting_request(service: ControllerService, wor
         await stream.wait(15)
 
 
+async def test_the_deadline_is_no_engines_error_even_if_the_worker_notices_first(
+    service: ControllerService, worker: HandWorker
+) -> None:
+    stream = await service.gateway.submit(submission())
+    request, _ = await worker.take()
+    worker.reply(
+        request.controller,
+        Started(request.stream, 1, "w1", worker.instance),
+        Failed(request.stream, 1, 0, FailureKind.DEADLINE, "the time was up"),
+    )
+    with pytest.raises(DeadlineError, match="after 0 chunks"):
+        await stream.wait(15)
+
+
+async def test_what_was_on_its_way_when_the_client_left_is_no_garbage(
+    service: ControllerService, worker: HandWorker
+) -> None:
+    stream = await service.gateway.submit(submission())
+    request, _ = await worker.take()
+    worker.reply(request.controller, Started(request.stream, 1, "w1", worker.instance))
+    assert await stream.wait_started(15)
+    stream.cancel()
+    assert await worker.told(Stop) == Stop(request.controller, request.stream, 1)
+    worker.reply(request.controller, Texts(request.stream, 1, 0, ["late"]))
+    assert await worker.told(Stop) == Stop(request.controller, request.stream, 1)
+    assert service.garbage.counts["replies"] == 0
+
+
 async def test_an_engines_error_reaches_the_client_after_the_text(
     service: ControllerService, worker: HandWorker
 ) -> None:

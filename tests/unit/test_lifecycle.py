@@ -457,6 +457,7 @@ def test_a_queue_made_anew_has_lost_what_waited_in_it() -> None:
         (FailureKind.ENGINE, EngineError),
         (FailureKind.DIVERGED, WorkerLostError),
         (FailureKind.NOT_RESUMABLE, WorkerLostError),
+        (FailureKind.DEADLINE, DeadlineError),
     ],
 )
 def test_an_engines_failure_reaches_the_client_with_its_text(kind: FailureKind, error_type: type) -> None:

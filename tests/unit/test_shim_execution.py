@@ -368,7 +368,7 @@ async def test_the_deadline_stops_an_engine_even_if_the_controller_is_silent(
     stream = await answer(executor, function, shared_loop=kind == "shared", given=assignment(seconds=0.05))
 
     kind_of_failure, message = stream.failure
-    assert kind_of_failure is FailureKind.ENGINE
+    assert kind_of_failure is FailureKind.DEADLINE
     assert "deadline" in message
 
 
