@@ -15,6 +15,7 @@ from typing import Any
 
 from broker_controller.decisions import Action, Broadcast, GiveUp, Limits, Place, Publish, Stage, Tell
 from broker_controller.errors import (
+    BadRequestError,
     BrokerUnavailableError,
     InternalError,
     ModelNotFoundError,
@@ -33,12 +34,18 @@ from broker_controller.watched_clock import WatchedClock
 from broker_controller.whereabouts import Whereabouts
 from broker_controller.worker_record import RecordState
 from broker_wire.amqp.channel import Outcome
-from broker_wire.messages import Done, Pause, Resend, Resume
+from broker_wire.messages import Ability, Done, Operation, Pause, Resend, Resume
 
 _log = logging.getLogger(__name__)
 
 SWEEP_INTERVAL = 0.5
 """Seconds between two looks at all clocks; deadlines are kept this precisely."""
+NEEDED = {
+    Operation.CHAT: Ability.CHAT,
+    Operation.COMPLETION: Ability.COMPLETION,
+    Operation.EMBEDDING: Ability.EMBEDDING,
+}
+"""What a model must be able to do. LLaVA's protocol asks for nothing in particular."""
 RETRY_AFTER = 5.0
 """Seconds that a client is told to wait while the broker cannot be used."""
 
@@ -90,9 +97,11 @@ class Gateway:
     async def submit(self, submission: Submission) -> GenerationStream:
         """Send a request on its way; returns as soon as it is in the socket's buffer.
 
-        Raises: ShuttingDownError, BrokerUnavailableError, OverloadedError, WorkerNotFoundError, RequestTooLargeError.
+        Raises: ShuttingDownError, BrokerUnavailableError, OverloadedError, BadRequestError, WorkerNotFoundError,
+            RequestTooLargeError.
         """
         self._refuse_if_unable(submission)
+        self._refuse_if_unsuitable(submission)
         now = time.monotonic()
         self._latest += 1
         number = self._latest
@@ -291,6 +300,15 @@ class Gateway:
             )
             raise OverloadedError(text, retry_after=RETRY_AFTER)
 
+    def _refuse_if_unsuitable(self, submission: Submission) -> None:
+        """A model that nobody serves is not refused here: the broker knows those that were here until just now."""
+        needed = NEEDED.get(submission.operation)
+        abilities = self._registry.abilities(submission.model)
+        if needed is not None and abilities and needed not in abilities:
+            can = ", ".join(sorted(abilities))
+            text = f"request {submission.request_id}: model {submission.model!r} cannot do {needed}, it can do {can}"
+            raise BadRequestError(text)
+
     def _choose_place(self, submission: Submission) -> tuple[Place, str]:
         wanted = submission.pinned_worker
         if wanted is None:
@@ -365,7 +383,7 @@ class Gateway:
             self._let_time_run()
 
     def _refuse_if_not_accepted(self, stream: GenerationStream) -> None:
-        """The broker tells of an alarm only whoever publishes, so one request finds out: it does not wait for the end."""
+        """The broker tells of an alarm only whoever publishes: the request that found out need not wait for its end."""
         life = stream.life
         if life.stage is Stage.WAITING and not life.accepted:
             text = f"request {life.request_id} was not taken: {self._links.problem}"

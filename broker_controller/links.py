@@ -92,7 +92,7 @@ class Links:
         Raises: BrokerError.
         """
         what = f"the queue of {queue.exchange}"
-        channel = await session.channel(on_closed=lambda _: session.drop(f"the channel of {what} was closed"))
+        channel = await session.channel(on_closed=lambda reason: session.drop(f"{what}: {reason}"))
         state = await channel.declare_queue(queue)
         await channel.bind(state.name, queue.exchange, queue.routing_key)
         await channel.consume(
@@ -160,6 +160,7 @@ class Links:
     async def _publisher_up(self, session: Session) -> None:
         await declare_topology(session, self.topology.exchanges())
         self._sending = await session.channel(confirms=True, on_closed=lambda _: self._reopen(session))
+        self._consumer.hurry()
         self._tell_up()
 
     async def _consumer_up(self, session: Session) -> None:
@@ -167,6 +168,7 @@ class Links:
         for attach in self.on_consumer_up:
             await attach(session)
         self._consuming = True
+        self._publisher.hurry()
         self._tell_up()
 
     def _reopen(self, session: Session) -> None:

@@ -21,7 +21,7 @@ from broker_controller.registration import Registration, WorkerStatus, clamp_que
 from broker_controller.served_models import ServedModels
 from broker_controller.worker_record import RecordState, WorkerRecord, announced_state
 from broker_wire.codec import Stranger
-from broker_wire.messages import Announce, Goodbye, Heartbeat, Obituary
+from broker_wire.messages import Ability, Announce, Goodbye, Heartbeat, Obituary
 
 # LLaVA: CONTROLLER_HEART_BEAT_EXPIRATION is 30 s for the check; three of them without a heartbeat are the end.
 EXPIRATION = 90.0
@@ -221,6 +221,10 @@ class Registry:
     def models(self) -> frozenset[str]:
         """What the live workers serve (a draining one is live)."""
         return self._served_models().all
+
+    def abilities(self, model: str) -> frozenset[Ability]:
+        """What this model can be asked for; empty for one that nobody serves."""
+        return self._served_models().abilities.get(model, frozenset())
 
     def multimodal_models(self) -> frozenset[str]:
         """Of these, those that some live worker serves with images."""

@@ -18,12 +18,14 @@ class ServedModels(Struct, frozen=True):
         all: served by a live worker; one that drains is live.
         multimodal, language: with and without images; two workers may serve the same name differently.
         ready: who takes requests.
+        abilities: what some live worker can be asked for, by model.
     """
 
     all: frozenset[str]
     multimodal: frozenset[str]
     language: frozenset[str]
     ready: dict[str, tuple[WorkerRecord, ...]]
+    abilities: dict[str, frozenset[Ability]]
 
     @classmethod
     def of(cls, workers: Iterable[WorkerRecord]) -> "ServedModels":
@@ -31,11 +33,13 @@ class ServedModels(Struct, frozen=True):
         multimodal: set[str] = set()
         language: set[str] = set()
         ready: dict[str, dict[str, WorkerRecord]] = {}
+        abilities: dict[str, frozenset[Ability]] = {}
         for record in workers:
             if not record.state.live:
                 continue
             for card in record.models:
                 (multimodal if Ability.VISION in card.abilities else language).add(card.name)
+                abilities[card.name] = abilities.get(card.name, frozenset()) | frozenset(card.abilities)
                 if record.state is RecordState.READY:
                     # By name, so that a model announced twice does not make its worker twice as likely.
                     ready.setdefault(card.name, {})[record.name] = record
@@ -44,4 +48,5 @@ class ServedModels(Struct, frozen=True):
             frozenset(multimodal),
             frozenset(language),
             {model: tuple(records.values()) for model, records in ready.items()},
+            abilities,
         )

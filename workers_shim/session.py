@@ -196,6 +196,19 @@ class WorkerSession:
         # To a missing exchange the broker answers by closing the channel, and this connection may be the first one.
         await declare_topology(session, self._topology.exchanges())
         await self._open_publishing(session)
+        self._consume.hurry()
+        if not self._intake.open:
+            await self._take_requests()
+
+    async def _take_requests(self) -> None:
+        """Requests are taken only once they can be answered."""
+        if self._consuming is None or not self._consume.connected:
+            return
+        try:
+            async with self._opening:
+                await self._open_consuming(self._consuming)
+        except BrokerError:
+            self._repair.ask()
 
     async def _open_publishing(self, session: Session) -> None:
         channel = await session.channel(confirms=True, on_closed=self._publishing_closed)
@@ -209,6 +222,7 @@ class WorkerSession:
             self._consuming = session
             await declare_topology(session, self._topology.exchanges())
             await self._open_consuming(session)
+        self._publish.hurry()
 
     async def _open_consuming(self, session: Session) -> None:
         """Whatever is not open. Control comes first: the answer to an ask needs a way in."""
@@ -216,7 +230,7 @@ class WorkerSession:
             await self._control.start(session, self._models)
         if not self._will.open:
             await self._will.start(session)
-        if not self._intake.open:
+        if not self._intake.open and self._announcer.attached:
             self._queue_lost = False
             await self._intake.start(session)
         elif self._queue_lost:

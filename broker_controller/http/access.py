@@ -57,7 +57,7 @@ class AccessLog:
             milliseconds = (time.perf_counter() - begun) * 1000
             _access.log(
                 level,
-                "request id=%s method=%s path=%s status=%d ms=%.1f client=%s",
+                "answered request=%s method=%s path=%s status=%d ms=%.1f client=%s",
                 request_id,
                 scope["method"],
                 _path(scope),

@@ -8,6 +8,7 @@ import logging
 import random
 import time
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from enum import Enum
 from itertools import cycle
 from typing import Any
@@ -89,6 +90,7 @@ class Connection:
         self._on_lost = on_lost
         self._on_blocked = on_blocked
         self._ready = asyncio.Event()
+        self._hurried = asyncio.Event()
         self._warned: set[str] = set()
         self._last_logged: tuple[str, float] = ("", 0.0)
 
@@ -123,7 +125,15 @@ class Connection:
             self._report(error, lost=connected_at is not None)
             if connected_at is not None:
                 self._guarded(self._on_lost, error)
-            await asyncio.sleep(retry_delay(failures))
+            with suppress(TimeoutError):
+                async with asyncio.timeout(retry_delay(failures)):
+                    await self._hurried.wait()
+            self._hurried.clear()
+
+    def hurry(self) -> None:
+        """The broker is there, as another connection has just found: if this one waits for its next try, try now."""
+        if not self.connected:
+            self._hurried.set()
 
     async def wait_connected(self, timeout: float) -> None:
         """Until `on_connected` has finished.
@@ -146,6 +156,7 @@ class Connection:
         if link.ended.done():
             raise link.ended.result()
         self.state = ConnectionState.CONNECTED
+        self._hurried.clear()
         self.last_error = None
         self._last_logged = ("", 0.0)
         _log.info(

@@ -9,6 +9,7 @@ import pytest
 
 from broker_controller.decisions import Limits
 from broker_controller.errors import (
+    BadRequestError,
     DeadlineError,
     EngineError,
     ModelNotFoundError,
@@ -127,6 +128,14 @@ async def test_a_model_that_nobody_ever_served_is_refused_at_once(service: Contr
     stream = await service.gateway.submit(submission(model="nobody's"))
     with pytest.raises(ModelNotFoundError, match="nobody's"):
         await stream.wait_started(15)
+
+
+async def test_a_model_is_not_asked_for_what_it_cannot_do(
+    service: ControllerService, worker: HandWorker, eventually: Eventually
+) -> None:
+    await eventually(lambda: service.controller.list_models() == ["m"])
+    with pytest.raises(BadRequestError, match="cannot do embedding, it can do chat, completion"):
+        await service.gateway.submit(submission(operation=Operation.EMBEDDING))
 
 
 async def test_a_full_queue_refuses(broker_url: str, prefix: str) -> None:

@@ -77,7 +77,7 @@ async def test_the_access_log_has_a_line_for_each_request(caplog: pytest.LogCapt
     await world.post("/list_models", headers={"X-Request-Id": "abc"}).whole()
     await world.get("/healthz").whole()
     [line] = [record.getMessage() for record in caplog.records if record.name == "broker_controller.access"]
-    assert line.startswith("request id=abc method=POST path=/list_models status=200 ms=")
+    assert line.startswith("answered request=abc method=POST path=/list_models status=200 ms=")
     assert line.endswith(" client=192.0.2.1")
 
 
