@@ -9,7 +9,7 @@ import contextlib
 import logging
 import time
 from collections import defaultdict
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 from typing import Any
 
@@ -48,6 +48,9 @@ NEEDED = {
 """What a model must be able to do. LLaVA's protocol asks for nothing in particular."""
 RETRY_AFTER = 5.0
 """Seconds that a client is told to wait while the broker cannot be used."""
+
+SMALL_BODY = 64 * 1024
+"""Bytes that are read of any body, however much is held: heartbeats are no load."""
 
 
 class Gateway:
@@ -126,6 +129,26 @@ class Gateway:
         if stream.finished:
             await stream.wait()
         return stream
+
+    @contextlib.contextmanager
+    def receiving(self, request_id: str) -> Iterator[Callable[[int], None]]:
+        """While a request's body comes in: what it gives has to be told how many bytes have come.
+
+        Raises: OverloadedError, where it is told.
+        """
+        size = 0
+
+        def count(more: int) -> None:
+            nonlocal size
+            if size + more > SMALL_BODY:
+                self._refuse_if_full(request_id, more)
+            size += more
+            self._inflight_bytes += more
+
+        try:
+            yield count
+        finally:
+            self._inflight_bytes -= size
 
     @property
     def ready(self) -> bool:
@@ -292,10 +315,13 @@ class Gateway:
         if self._links.blocked or not self._links.ever_connected:
             text = f"request {submission.request_id} was not taken: {self._links.problem}"
             raise BrokerUnavailableError(text, retry_after=RETRY_AFTER)
+        self._refuse_if_full(submission.request_id, len(submission.body))
+
+    def _refuse_if_full(self, request_id: str, more: int) -> None:
         held = self._inflight_bytes + self._unread_bytes
-        if held + len(submission.body) > self._max_inflight_bytes:
+        if held + more > self._max_inflight_bytes:
             text = (
-                f"request {submission.request_id} was not taken: this controller holds {held} bytes "
+                f"request {request_id} was not taken: this controller holds {held} bytes "
                 f"of requests and answers, and may hold {self._max_inflight_bytes}"
             )
             raise OverloadedError(text, retry_after=RETRY_AFTER)

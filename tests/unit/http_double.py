@@ -7,6 +7,8 @@ import asyncio
 import json
 import time
 from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from types import SimpleNamespace
 from typing import Any, Self, cast
 
@@ -74,6 +76,10 @@ class GatewayDouble:
         self.refusal: ServiceError | None = None
         self.ready = True
         self._submitted: asyncio.Queue[PlayedStream] = asyncio.Queue()
+
+    @contextmanager
+    def receiving(self, request_id: str) -> Iterator[Callable[[int], None]]:
+        yield lambda _: None
 
     async def submit(self, submission: Submission) -> GenerationStream:
         if self.refusal is not None:
