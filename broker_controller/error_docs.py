@@ -10,7 +10,7 @@ def page() -> str:
     lines = [
         "# Errors",
         "",
-        "Made from the table in `broker_controller/errors.py`: `python -m broker_controller.error_docs > docs/errors.md`.",
+        "Made from `broker_controller/errors.py`: `python -m broker_controller.error_docs > docs/errors.md`.",
         "",
         "| what | status | OpenAI type | OpenAI code | LLaVA code | retryable | what to do |",
         "| --- | --- | --- | --- | --- | --- | --- |",
