@@ -8,8 +8,8 @@ import asyncio
 import contextlib
 import logging
 import time
-from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import partial
 from typing import Any
 
@@ -25,6 +25,7 @@ from broker_controller.errors import (
     ShuttingDownError,
     WorkerNotFoundError,
 )
+from broker_controller.forecast import Forecasts
 from broker_controller.lifecycle import RequestLife
 from broker_controller.links import Links
 from broker_controller.registry import Registry
@@ -66,6 +67,7 @@ class Gateway:
         limits: Limits,
         max_inflight_bytes: int,
         watched: WatchedClock,
+        queue_lengths: Callable[[], Mapping[str, int]],
     ) -> None:
         self.controller_id = controller_id
         self.streams: dict[int, GenerationStream] = {}
@@ -79,6 +81,8 @@ class Gateway:
         """Answers that are complete here, and that their clients still have to read."""
         self._unread_bytes = 0
         self._sender = RequestSender(links, registry, watched, self._on_published)
+        self._queue_lengths = queue_lengths
+        self._forecasts = Forecasts()
         self._latest = 0
         self._requests: dict[int, Submission] = {}
         self._done: defaultdict[str, list[int]] = defaultdict(list)
@@ -177,6 +181,11 @@ class Gateway:
             "inflight_bytes": self._inflight_bytes + self._unread_bytes,
         }
 
+    def forecast(self, model: str) -> float | None:
+        """Seconds, about, until a new request for this model would start; None while no rate is known."""
+        length = self._queue_lengths().get(model, 0)
+        return self._forecasts.seconds_for(model, length, time.monotonic())
+
     # --- for the reply reader and the fleet
 
     def carry_out(self, stream: GenerationStream, actions: Iterable[Action]) -> None:
@@ -226,6 +235,7 @@ class Gateway:
         """The last frame came."""
         stream.life.finish()
         self._finished += 1
+        self._forecasts.note_finished(stream.model, time.monotonic())
         self.close(stream)
 
     def count(self, size: int) -> None:
@@ -269,6 +279,7 @@ class Gateway:
         now = time.monotonic()
         watched = self.watched()
         served: dict[str, bool] = {}
+        self._look_ahead(now)
         self._for_each(self.streams.values(), lambda stream: self._sweep_one(stream, now, watched, served))
 
     def _sweep_one(self, stream: GenerationStream, now: float, watched: float, served: dict[str, bool]) -> None:
@@ -279,6 +290,26 @@ class Gateway:
         if stream.gap_since is not None and watched - stream.gap_since > 1.0 and life.stage is Stage.RUNNING:
             stream.gap_since = watched
             self.carry_out(stream, [life.missing()])
+
+    def _look_ahead(self, now: float) -> None:
+        """Tell everybody who waits in a model's queue its place there, in the order of submission."""
+        waiting = [
+            stream
+            for stream in self.streams.values()
+            if stream.life.stage is Stage.WAITING and stream.life.place is Place.MODEL
+        ]
+        totals = Counter(stream.model for stream in waiting)
+        places: Counter[str] = Counter()
+        lengths = self._queue_lengths()
+        for stream in waiting:
+            model = stream.model
+            places[model] += 1
+            stream.outlook = self._forecasts.outlook(model, places[model], totals[model], lengths.get(model, 0), now)
+
+    def _retry_after(self, model: str) -> float:
+        limit = self._links.topology.bounds.max_length
+        length = self._queue_lengths().get(model, limit)
+        return self._forecasts.retry_after(model, length, limit, time.monotonic())
 
     def _has_worker(self, life: RequestLife, watched: float, served: dict[str, bool]) -> bool:
         if life.place is Place.PINNED:
@@ -372,7 +403,7 @@ class Gateway:
             is_served = self._has_worker(life, watched, {})
             self.carry_out(stream, life.on_returned(attempt, watched, is_served=is_served))
         else:
-            self.carry_out(stream, life.on_nacked(attempt))
+            self.carry_out(stream, life.on_nacked(attempt, self._retry_after(life.model)))
 
     def _ask_again(self, instance: str, lacking: tuple[tuple[int, int, int], ...]) -> None:
         """One message for all that a worker has to send again: after a reconnect it is every stream that it runs."""

@@ -95,6 +95,7 @@ def _models(services: Services) -> list[dict[str, Any]]:
                 "slots": sum(record.slots for record in ready),
                 "free": sum(record.reported.free for record in ready),
                 "queue_length": waiting.get(name, 0),
+                "forecast_seconds": services.gateway.forecast(name),
             }
         )
     return models

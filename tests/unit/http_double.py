@@ -75,6 +75,7 @@ class GatewayDouble:
     def __init__(self) -> None:
         self.refusal: ServiceError | None = None
         self.ready = True
+        self.forecasts: dict[str, float] = {}
         self._submitted: asyncio.Queue[PlayedStream] = asyncio.Queue()
 
     @contextmanager
@@ -93,6 +94,9 @@ class GatewayDouble:
 
     def watched(self) -> float:
         return time.monotonic()
+
+    def forecast(self, model: str) -> float | None:
+        return self.forecasts.get(model)
 
     def status(self) -> dict[str, Any]:
         return {"running": 0, "waiting": 0}
