@@ -57,6 +57,7 @@ PROMPT = "the quick brown fox jumps"
 TOKENS = 60
 CLIENTS = 6
 BURST = 20
+MOST_WAITING = 100
 NEXT_VERSION = codec.CONTENT_TYPE.replace("v1", "v2")
 HUGE = 2**63
 NOBODY = "nobody"
@@ -91,10 +92,17 @@ VALID_REQUESTS: list[msgspec.Struct] = [
 def fleet_messages(number: int) -> list[FleetMessage]:
     """From workers that are not there, with the numbers that nobody has."""
     name, huge = f"{NOBODY}{number % 5}", Load(HUGE, HUGE, HUGE)
-    models = (ModelCard("nothing", context_length=HUGE),)
+    models = (ModelCard("nothing", context_length=HUGE), ModelCard(f"of {name}"))
     return [
         Announce(name, f"i{number}", models=models, slots=HUGE, speed=float("inf"), load=huge, pid=HUGE),
-        Announce(name, f"i{number}", models=models, speed=float("nan"), started_at=float("inf")),
+        Announce(
+            f"{name}.",
+            f"i{number}",
+            models=(ModelCard("late"),),
+            slots=-HUGE,
+            speed=float("nan"),
+            started_at=float("inf"),
+        ),
         Announce(f"{name} is no name", f"i{number}"),
         Heartbeat(name, f"i{number}", huge, requests_done=HUGE, tokens_done=HUGE),
         Heartbeat(NOBODY, "i" * 1000),
@@ -121,13 +129,16 @@ class Rain:
         length = self._random.choice((0, 1, 7, 100, 5_000))
         body = b"\xc1" + self._random.randbytes(length)  # 0xc1 is the byte that msgpack never uses
         kinds = [codec.CONTENT_TYPE, NEXT_VERSION, "text/plain", "", None]
-        self._publish(exchange, key, body, self._random.choice(kinds), self._random.choice(["announce", "", "generate"]))
+        self._publish(
+            exchange, key, body, self._random.choice(kinds), self._random.choice(["announce", "", "generate"])
+        )
         self.sure[place] += 1
 
     def burst(self, queues: list[str]) -> None:
-        """Some of everything, everywhere."""
+        """Some of everything, everywhere; no faster than the workers take it, or the model's queue would be full."""
         self._number += 1
         topology = self._topology
+        eventually_sync(lambda: self._waiting(topology.model_queue("m").name) < MOST_WAITING)
         fleet_key = topology.fleet_key("announce", NOBODY)
         for _ in range(BURST):
             self.drop("fleet", topology.fleet, fleet_key)
@@ -147,16 +158,20 @@ class Rain:
             self._say(topology.replies, self._controller, Batch(NOBODY, list(frames)))
         self._say(topology.replies, self._controller, Batch("i" * 1000, list(FRAMES)))
 
+    def _waiting(self, queue: str) -> int:
+        return int(self._channel.queue_declare(queue, passive=True).method.message_count)
+
     def _say(self, exchange: str, key: str, message: msgspec.Struct) -> None:
         """A message as it should be, one of the next version, and some that were damaged on the way."""
         body = codec.encode(message)
         tag = codec.type_of(message)
-        self._publish(exchange, key, body, codec.CONTENT_TYPE, tag)
         self._publish(exchange, key, body, NEXT_VERSION, tag)
         for _ in range(3):
             damaged = bytearray(body)
             damaged[self._random.randrange(len(damaged))] = self._random.randrange(256)
             self._publish(exchange, key, bytes(damaged), codec.CONTENT_TYPE, tag)
+        # The last one: what the fleet believes of itself in the end comes from messages that are well-formed.
+        self._publish(exchange, key, body, codec.CONTENT_TYPE, tag)
 
     def _publish(self, exchange: str, key: str, body: bytes, content_type: str | None, tag: str) -> None:
         self._channel.basic_publish(exchange, key, body, pika.BasicProperties(content_type=content_type, type=tag))
