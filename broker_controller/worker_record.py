@@ -4,6 +4,7 @@ Made and changed by `registry` alone; `dispatch` and whoever shows the fleet rea
 workers nor a clock: every time is passed in (seconds, monotonic).
 """
 
+import math
 from collections import deque
 from collections.abc import Hashable
 from enum import StrEnum
@@ -170,7 +171,8 @@ class WorkerRecord(Struct, eq=False, kw_only=True):
         self.models = announce.models
         self.slots = max(0, announce.slots)
         self.speed = clamp_speed(announce.speed)
-        self.started_at = announce.started_at
+        # It comes from a stranger, and is shown as whole seconds.
+        self.started_at = announce.started_at if math.isfinite(announce.started_at) else 0.0
         self.host = announce.host
         self.pid = announce.pid
         self.shim = announce.shim

@@ -11,6 +11,7 @@ from collections.abc import Callable
 from broker_wire import codec
 from broker_wire.amqp import Channel, Delivery, Outcome, Session, declare_queues
 from broker_wire.errors import ChannelClosedError, NotConnectedError
+from broker_wire.garbage import GarbageBin
 from broker_wire.messages import Obituary
 from broker_wire.topology import Topology
 
@@ -23,8 +24,11 @@ RENEW_INTERVAL = 600.0
 class LastWill:
     """One a worker. `on_closed` is called when its channel went; `start` it again."""
 
-    def __init__(self, topology: Topology, worker: str, instance: str, on_closed: Callable[[], None]) -> None:
+    def __init__(
+        self, topology: Topology, worker: str, instance: str, garbage: GarbageBin, on_closed: Callable[[], None]
+    ) -> None:
         self._topology = topology
+        self._garbage = garbage
         self._queue = topology.will_queue(worker, instance)
         self._obituary = codec.encode(Obituary(worker, instance))
         self._on_closed = on_closed
@@ -91,6 +95,11 @@ class LastWill:
             self._held = None
 
     def _on_delivery(self, delivery: Delivery) -> None:
+        if delivery.body != self._obituary:
+            # Held in its place, it would be what the broker sends on when this worker dies.
+            delivery.channel.ack(delivery.tag)
+            self._garbage.drop("will", "not this worker's obituary")
+            return
         if self._released:
             # It was on its way when the worker said goodbye: it must not call a death what is none.
             delivery.channel.ack(delivery.tag)

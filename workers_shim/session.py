@@ -107,7 +107,7 @@ class WorkerSession:
         self._control = Control(
             self._topology, config.name, self.instance, orders, self, self.garbage, self._repair.ask
         )
-        self._will = LastWill(self._topology, config.name, self.instance, self._repair.ask)
+        self._will = LastWill(self._topology, config.name, self.instance, self.garbage, self._repair.ask)
         self._announcer = Announcer(
             config, self.instance, self._topology, self._condition, roll_call_jitter=self._patience.roll_call
         )

@@ -36,6 +36,15 @@ def state_of(registry: Registry, name: str = "w") -> RecordState:
 # --- announces
 
 
+@pytest.mark.parametrize("strange", [float("inf"), float("-inf"), float("nan")])
+def test_a_start_at_no_time_of_day_is_not_known(strange: float) -> None:
+    registry = Registry()
+    registry.apply_announce(announce(started_at=strange), 0.0)
+    record = registry.get("w")
+    assert record is not None
+    assert record.started_at == 0.0
+
+
 def test_an_announced_worker_is_listed_and_a_candidate(registry: Registry) -> None:
     assert registry.models() == {"m"}
     assert candidates(registry) == ["w"]
