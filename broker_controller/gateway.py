@@ -293,11 +293,11 @@ class Gateway:
 
     def _look_ahead(self, now: float) -> None:
         """Tell everybody who waits in a model's queue its place there, in the order of submission."""
-        waiting = [
-            stream
-            for stream in self.streams.values()
-            if stream.life.stage is Stage.WAITING and stream.life.place is Place.MODEL
-        ]
+        waiting = []
+        for stream in self.streams.values():
+            stream.outlook = None
+            if stream.life.stage is Stage.WAITING and stream.life.place is Place.MODEL:
+                waiting.append(stream)
         totals = Counter(stream.model for stream in waiting)
         places: Counter[str] = Counter()
         lengths = self._queue_lengths()
