@@ -13,9 +13,9 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import partial
 from typing import Any
 
+from broker_controller.admission import check_ability, choose_place
 from broker_controller.decisions import Action, Broadcast, GiveUp, Limits, Place, Publish, Stage, Tell
 from broker_controller.errors import (
-    BadRequestError,
     BrokerUnavailableError,
     InternalError,
     ModelNotFoundError,
@@ -23,7 +23,6 @@ from broker_controller.errors import (
     RequestTooLargeError,
     ServiceError,
     ShuttingDownError,
-    WorkerNotFoundError,
 )
 from broker_controller.forecast import Forecasts
 from broker_controller.lifecycle import RequestLife
@@ -35,18 +34,12 @@ from broker_controller.watched_clock import WatchedClock
 from broker_controller.whereabouts import Whereabouts
 from broker_controller.worker_record import RecordState
 from broker_wire.amqp.channel import Outcome
-from broker_wire.messages import Ability, Done, Operation, Pause, Resend, Resume
+from broker_wire.messages import Done, Pause, Resend, Resume
 
 _log = logging.getLogger(__name__)
 
 SWEEP_INTERVAL = 0.5
 """Seconds between two looks at all clocks; deadlines are kept this precisely."""
-NEEDED = {
-    Operation.CHAT: Ability.CHAT,
-    Operation.COMPLETION: Ability.COMPLETION,
-    Operation.EMBEDDING: Ability.EMBEDDING,
-}
-"""What a model must be able to do. LLaVA's protocol asks for nothing in particular."""
 RETRY_AFTER = 5.0
 """Seconds that a client is told to wait while the broker cannot be used."""
 
@@ -108,11 +101,11 @@ class Gateway:
             RequestTooLargeError.
         """
         self._refuse_if_unable(submission)
-        self._refuse_if_unsuitable(submission)
+        check_ability(submission, self._registry)
         now = time.monotonic()
         self._latest += 1
         number = self._latest
-        place, worker = self._choose_place(submission)
+        place, worker = choose_place(submission, self._registry, self._choose_worker)
         life = RequestLife(
             controller=self.controller_id,
             stream=number,
@@ -356,29 +349,6 @@ class Gateway:
                 f"of requests and answers, and may hold {self._max_inflight_bytes}"
             )
             raise OverloadedError(text, retry_after=RETRY_AFTER)
-
-    def _refuse_if_unsuitable(self, submission: Submission) -> None:
-        """A model that nobody serves is not refused here: the broker knows those that were here until just now."""
-        needed = NEEDED.get(submission.operation)
-        abilities = self._registry.abilities(submission.model)
-        if needed is not None and abilities and needed not in abilities:
-            can = ", ".join(sorted(abilities))
-            text = f"request {submission.request_id}: model {submission.model!r} cannot do {needed}, it can do {can}"
-            raise BadRequestError(text)
-
-    def _choose_place(self, submission: Submission) -> tuple[Place, str]:
-        wanted = submission.pinned_worker
-        if wanted is None:
-            worker = self._choose_worker(submission.model)
-            return (Place.OWN, worker) if worker else (Place.MODEL, "")
-        record = self._registry.get(wanted)
-        if record is None:
-            raise WorkerNotFoundError(f"request {submission.request_id}: there is no worker {wanted!r}")
-        if submission.model not in record.model_names:
-            served = ", ".join(sorted(record.model_names)) or "none"
-            text = f"request {submission.request_id}: worker {wanted!r} does not serve {submission.model!r}"
-            raise ModelNotFoundError(f"{text}; its models: {served}")
-        return Place.PINNED, wanted
 
     def _publish(self, stream: GenerationStream, action: Publish) -> None:
         if action.place is Place.RESUME:
