@@ -159,7 +159,7 @@ class Rain:
         self._say(topology.replies, self._controller, Batch("i" * 1000, list(FRAMES)))
 
     def _waiting(self, queue: str) -> int:
-        return int(self._channel.queue_declare(queue, passive=True).method.message_count)
+        return self._channel.queue_declare(queue, passive=True).method.message_count or 0
 
     def _say(self, exchange: str, key: str, message: msgspec.Struct) -> None:
         """A message as it should be, one of the next version, and some that were damaged on the way."""
