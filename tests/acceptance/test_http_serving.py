@@ -103,9 +103,7 @@ def test_the_request_id_is_in_the_answer_and_in_the_logs_of_both_sides(fleet: Fl
         f"{controller.url}/worker_generate", json=body, headers={"X-Request-Id": "find-me-4711"}, timeout=WITHIN
     )
     assert answer.headers["x-request-id"] == "find-me-4711"
-    controller.process.wait_for_output(
-        r"answered request=find-me-4711 method=POST path=/worker_generate status=200 ms=\d"
-    )
+    controller.process.wait_for_output(r"answered request=find-me-4711 method=POST path=/worker_generate status=200 ms=\d")
     worker.wait_for_output("find-me-4711")
 
 
