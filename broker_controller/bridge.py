@@ -133,6 +133,8 @@ class Bridges:
         worker = self._workers.get(name)
         if worker is not None:
             worker.bridged.set()
+            # It may be the answer to the roll-call of a controller that has just come, which knows its name only.
+            self._tell_of(worker)
 
     def on_worker_gone(self, name: str) -> None:
         """A worker of the broker left or was lost. If it was a bridge, somebody has to follow."""
@@ -172,11 +174,14 @@ class Bridges:
         while True:
             await asyncio.sleep(REPEAT_INTERVAL)
             for worker in list(self._workers.values()):
-                record = self._controller.registry.get(worker.url)
-                if worker.state is State.BRIDGING and record is not None and record.registration is not None:
-                    heard = record.registration
-                    silent_for = max(0.0, self._watched() - heard.last_seen)
-                    self._tell_others(worker.url, worker.profile, heard.queue_length, silent_for=silent_for)
+                self._tell_of(worker)
+
+    def _tell_of(self, worker: BridgedWorker) -> None:
+        record = self._controller.registry.get(worker.url)
+        if worker.state is State.BRIDGING and record is not None and record.registration is not None:
+            heard = record.registration
+            silent_for = max(0.0, self._watched() - heard.last_seen)
+            self._tell_others(worker.url, worker.profile, heard.queue_length, silent_for=silent_for)
 
     # --- inside
 

@@ -35,6 +35,7 @@ class Limits(Struct, frozen=True):
         worker_wait: how long a request waits for a model whose workers have all left.
         max_kills: workers that may die under a request, and it alone, before it ends.
         max_moves: times that a stream may move for any other reason.
+        max_engine_retries: times that an engine's error is tried again, while the client has nothing.
     """
 
     first_token: float = 60.0
@@ -44,6 +45,7 @@ class Limits(Struct, frozen=True):
     worker_wait: float = 30.0
     max_kills: int = 3
     max_moves: int = 8
+    max_engine_retries: int = 1
 
 
 class Publish(Struct, frozen=True):

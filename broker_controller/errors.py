@@ -138,3 +138,23 @@ MEANINGS: dict[type[ServiceError], Meaning] = {
 def meaning_of(error: ServiceError) -> Meaning:
     """The row of the table for this error."""
     return MEANINGS[type(error)]
+
+
+REMEDIES: dict[type[ServiceError], str] = {
+    BadRequestError: "Correct the request; /docs has the form of each.",
+    RequestTooLargeError: "Send less, or smaller images.",
+    EngineRefusedError: "Correct what the engine names.",
+    ModelNotFoundError: "Ask for a served model, or start a worker with this one.",
+    WorkerNotFoundError: "Ask for the model instead of one worker.",
+    AddressRefusedError: "Allow the address with --allow-http-workers.",
+    QueueFullError: "Try again after Retry-After, or add workers.",
+    OverloadedError: "Try again after Retry-After, or raise --max-inflight-bytes.",
+    BrokerUnavailableError: "Try again after Retry-After; /readyz has the reason.",
+    DeadlineError: "Try again, ask for less, or raise --request-timeout.",
+    EngineError: "Look at the worker's log under the request's id.",
+    WorkerLostError: "Send the request again.",
+    PoisonError: "Do not send it again; look at the logs of the workers.",
+    ShuttingDownError: "Try again: another controller may serve you.",
+    InternalError: "Look at the controller's log under the request's id.",
+}
+"""What to do about each."""

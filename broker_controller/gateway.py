@@ -8,8 +8,8 @@ import asyncio
 import contextlib
 import logging
 import time
-from collections import defaultdict
-from collections.abc import Callable, Iterable
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import partial
 from typing import Any
 
@@ -25,6 +25,7 @@ from broker_controller.errors import (
     ShuttingDownError,
     WorkerNotFoundError,
 )
+from broker_controller.forecast import Forecasts
 from broker_controller.lifecycle import RequestLife
 from broker_controller.links import Links
 from broker_controller.registry import Registry
@@ -49,6 +50,9 @@ NEEDED = {
 RETRY_AFTER = 5.0
 """Seconds that a client is told to wait while the broker cannot be used."""
 
+SMALL_BODY = 64 * 1024
+"""Bytes that are read of any body, however much is held: heartbeats are no load."""
+
 
 class Gateway:
     """All requests of this controller process."""
@@ -63,6 +67,7 @@ class Gateway:
         limits: Limits,
         max_inflight_bytes: int,
         watched: WatchedClock,
+        queue_lengths: Callable[[], Mapping[str, int]],
     ) -> None:
         self.controller_id = controller_id
         self.streams: dict[int, GenerationStream] = {}
@@ -76,6 +81,8 @@ class Gateway:
         """Answers that are complete here, and that their clients still have to read."""
         self._unread_bytes = 0
         self._sender = RequestSender(links, registry, watched, self._on_published)
+        self._queue_lengths = queue_lengths
+        self._forecasts = Forecasts()
         self._latest = 0
         self._requests: dict[int, Submission] = {}
         self._done: defaultdict[str, list[int]] = defaultdict(list)
@@ -127,6 +134,26 @@ class Gateway:
             await stream.wait()
         return stream
 
+    @contextlib.contextmanager
+    def receiving(self, request_id: str) -> Iterator[Callable[[int], None]]:
+        """While a request's body comes in: what it gives has to be told how many bytes have come.
+
+        Raises: OverloadedError, where it is told.
+        """
+        size = 0
+
+        def count(more: int) -> None:
+            nonlocal size
+            if size + more > SMALL_BODY:
+                self._refuse_if_full(request_id, more)
+            size += more
+            self._inflight_bytes += more
+
+        try:
+            yield count
+        finally:
+            self._inflight_bytes -= size
+
     @property
     def ready(self) -> bool:
         """Requests can be taken: the broker is there and takes messages, and this controller is not leaving."""
@@ -153,6 +180,11 @@ class Gateway:
             "failed": self._failed,
             "inflight_bytes": self._inflight_bytes + self._unread_bytes,
         }
+
+    def forecast(self, model: str) -> float | None:
+        """Seconds, about, until a new request for this model would start; None while no rate is known."""
+        length = self._queue_lengths().get(model, 0)
+        return self._forecasts.seconds_for(model, length, time.monotonic())
 
     # --- for the reply reader and the fleet
 
@@ -203,6 +235,7 @@ class Gateway:
         """The last frame came."""
         stream.life.finish()
         self._finished += 1
+        self._forecasts.note_finished(stream.model, time.monotonic())
         self.close(stream)
 
     def count(self, size: int) -> None:
@@ -246,6 +279,7 @@ class Gateway:
         now = time.monotonic()
         watched = self.watched()
         served: dict[str, bool] = {}
+        self._look_ahead(now)
         self._for_each(self.streams.values(), lambda stream: self._sweep_one(stream, now, watched, served))
 
     def _sweep_one(self, stream: GenerationStream, now: float, watched: float, served: dict[str, bool]) -> None:
@@ -256,6 +290,26 @@ class Gateway:
         if stream.gap_since is not None and watched - stream.gap_since > 1.0 and life.stage is Stage.RUNNING:
             stream.gap_since = watched
             self.carry_out(stream, [life.missing()])
+
+    def _look_ahead(self, now: float) -> None:
+        """Tell everybody who waits in a model's queue its place there, in the order of submission."""
+        waiting = []
+        for stream in self.streams.values():
+            stream.outlook = None
+            if stream.life.stage is Stage.WAITING and stream.life.place is Place.MODEL:
+                waiting.append(stream)
+        totals = Counter(stream.model for stream in waiting)
+        places: Counter[str] = Counter()
+        lengths = self._queue_lengths()
+        for stream in waiting:
+            model = stream.model
+            places[model] += 1
+            stream.outlook = self._forecasts.outlook(model, places[model], totals[model], lengths.get(model, 0), now)
+
+    def _retry_after(self, model: str) -> float:
+        limit = self._links.topology.bounds.max_length
+        length = self._queue_lengths().get(model, limit)
+        return self._forecasts.retry_after(model, length, limit, time.monotonic())
 
     def _has_worker(self, life: RequestLife, watched: float, served: dict[str, bool]) -> bool:
         if life.place is Place.PINNED:
@@ -292,10 +346,13 @@ class Gateway:
         if self._links.blocked or not self._links.ever_connected:
             text = f"request {submission.request_id} was not taken: {self._links.problem}"
             raise BrokerUnavailableError(text, retry_after=RETRY_AFTER)
+        self._refuse_if_full(submission.request_id, len(submission.body))
+
+    def _refuse_if_full(self, request_id: str, more: int) -> None:
         held = self._inflight_bytes + self._unread_bytes
-        if held + len(submission.body) > self._max_inflight_bytes:
+        if held + more > self._max_inflight_bytes:
             text = (
-                f"request {submission.request_id} was not taken: this controller holds {held} bytes "
+                f"request {request_id} was not taken: this controller holds {held} bytes "
                 f"of requests and answers, and may hold {self._max_inflight_bytes}"
             )
             raise OverloadedError(text, retry_after=RETRY_AFTER)
@@ -346,7 +403,7 @@ class Gateway:
             is_served = self._has_worker(life, watched, {})
             self.carry_out(stream, life.on_returned(attempt, watched, is_served=is_served))
         else:
-            self.carry_out(stream, life.on_nacked(attempt))
+            self.carry_out(stream, life.on_nacked(attempt, self._retry_after(life.model)))
 
     def _ask_again(self, instance: str, lacking: tuple[tuple[int, int, int], ...]) -> None:
         """One message for all that a worker has to send again: after a reconnect it is every stream that it runs."""

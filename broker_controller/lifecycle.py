@@ -72,6 +72,7 @@ class RequestLife:
         self.why_moved = ""
         """The last time, where it was not by a redelivery."""
         self._strikes = 0
+        self._engine_retries = 0
         self._suspicion = Suspicion(limits.max_kills)
         self._limits = limits
         self._last_progress = 0.0
@@ -107,19 +108,21 @@ class RequestLife:
         if self.answer.next_seq:
             return self._give_up(WorkerLostError(self._sentence("no other worker serves the model")))
         if self.place is Place.PINNED:
-            text = f"request {self.request_id}: worker {self.target!r} is not here"
-            return self._give_up(WorkerNotFoundError(text))
-        return self._give_up(ModelNotFoundError(f"request {self.request_id}: no worker serves model {self.model!r}"))
+            return self._give_up(WorkerNotFoundError(self._sentence(f"worker {self.target!r} is not here")))
+        return self._give_up(ModelNotFoundError(self._sentence("no worker serves it")))
 
-    def on_nacked(self, attempt: int) -> list[Action]:
-        """The queue is at its bound. What was accepted once is not refused later: `sweep` tries again."""
+    def on_nacked(self, attempt: int, retry_after: float = RETRY_AFTER) -> list[Action]:
+        """The queue is at its bound. What was accepted once is not refused later: `sweep` tries again.
+
+        `retry_after`: seconds until there may be a place again.
+        """
         if self.stage is not Stage.WAITING or attempt != self.attempt:
             return []
         if attempt > 1:
             self._refused = True
             return []
-        text = f"request {self.request_id}: as many requests as may wait for model {self.model!r} are waiting"
-        return self._give_up(QueueFullError(text, retry_after=RETRY_AFTER))
+        text = self._sentence("it was not taken, as many requests as may wait are waiting")
+        return self._give_up(QueueFullError(text, retry_after=retry_after))
 
     # --- what a worker says
 
@@ -166,6 +169,9 @@ class RequestLife:
             case FailureKind.REQUEST:
                 return self._give_up(EngineRefusedError(place))
             case FailureKind.ENGINE:
+                if self._may_retry_engine():
+                    self._engine_retries += 1
+                    return self._move(f"its engine said: {frame.message}", counts=False)
                 return self._give_up(EngineError(place))
             case FailureKind.DIVERGED | FailureKind.NOT_RESUMABLE:
                 return self._give_up(WorkerLostError(place))
@@ -173,6 +179,13 @@ class RequestLife:
                 return self._give_up(DeadlineError(place))
             case FailureKind.NOT_SERVED:
                 return self._move(frame.message)
+
+    def _may_retry_engine(self) -> bool:
+        """Nothing was sent, so that nobody can tell; what is for one worker would meet the same engine."""
+        has_sent = self.answer.next_seq > 0
+        return (
+            not has_sent and self.place is not Place.PINNED and self._engine_retries < self._limits.max_engine_retries
+        )
 
     def stale(self, attempt: int) -> bool:
         """Whether a frame of this attempt is to be dropped: fenced, or the request is over."""
@@ -420,7 +433,9 @@ class RequestLife:
         return self._give_up(WorkerLostError(self._sentence(text)))
 
     def _sentence(self, what: str) -> str:
-        if self.stage is Stage.RUNNING:
+        if self.stage is Stage.RUNNING and not self.answer.next_seq:
+            where = f"starting on worker {self.worker!r}"
+        elif self.stage is Stage.RUNNING:
             where = f"on worker {self.worker!r} after {self.answer.next_seq} chunks"
         elif self.answer.next_seq:
             where = f"between two workers after {self.answer.next_seq} chunks"

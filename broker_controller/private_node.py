@@ -20,6 +20,7 @@ from broker_controller.guarded_process import GuardedProcess
 
 HOST = "127.0.0.1"
 _POLL_SECONDS = 0.05
+_NOT_YET = "requires the 'rabbit' app to be running"
 # An ordinary user's PATH on Debian lacks the sbin folders; Homebrew's is not in the PATH of a service.
 _MORE_FOLDERS = ("/usr/local/sbin", "/usr/sbin", "/opt/homebrew/sbin", "/opt/rabbitmq/sbin")
 # The Debian and RPM packages put a wrapper into /usr/sbin that changes to the user `rabbitmq` or refuses; this is what
@@ -140,14 +141,27 @@ class PrivateNode:
     def rabbitmqctl(self, *arguments: str, seconds: float = 60.0) -> str:
         """Run one `rabbitmqctl` command against this node and return its output.
 
+        A node speaks AMQP a moment before it takes commands: that moment is waited for, `seconds` at most.
+
         Raises:
             PrivateNodeError: the command failed; the message has its output.
         """
+        deadline = time.monotonic() + seconds
+        while True:
+            done = self._run_rabbitmqctl(arguments, seconds)
+            if _NOT_YET not in done.stderr or time.monotonic() > deadline:
+                break
+            time.sleep(_POLL_SECONDS)
+        if done.returncode != 0:
+            raise PrivateNodeError(f"rabbitmqctl {' '.join(arguments)} failed:\n{done.stdout}{done.stderr}")
+        return done.stdout
+
+    def _run_rabbitmqctl(self, arguments: tuple[str, ...], seconds: float) -> "subprocess.CompletedProcess[str]":
         server = find_server()
         if server is None:
             raise PrivateNodeError("rabbitmqctl is not installed")
         command = [str(server.with_name("rabbitmqctl")), "--quiet", "--node", self._name, *arguments]
-        done = subprocess.run(  # noqa: S603 - our own program with the caller's arguments, no shell
+        return subprocess.run(  # noqa: S603 - our own program with the caller's arguments, no shell
             command,
             env=self._environment(),
             stdin=subprocess.DEVNULL,
@@ -156,9 +170,6 @@ class PrivateNode:
             timeout=seconds,
             check=False,
         )
-        if done.returncode != 0:
-            raise PrivateNodeError(f"rabbitmqctl {' '.join(arguments)} failed:\n{done.stdout}{done.stderr}")
-        return done.stdout
 
     def _write_files(self, folder: Path) -> None:
         conf = f"listeners.tcp.1 = {HOST}:{self.port}\nlog.connection.level = warning\n{self._extra_conf}\n"

@@ -61,6 +61,7 @@ class ControllerService:
         addresses = parse_broker_url(config.broker_url, config.tls)
         self.controller = Controller(config.dispatch_method, expiration=config.expiration, clock=watched)
         self.links = Links(addresses, topology, name=f"controller {self.controller_id}")
+        self.queues = QueueWatch(self.links, self.controller.registry.models)
         self.gateway = Gateway(
             self.controller_id,
             self.links,
@@ -69,9 +70,9 @@ class ControllerService:
             limits=config.limits,
             max_inflight_bytes=config.max_inflight_bytes,
             watched=watched,
+            queue_lengths=lambda: self.queues.lengths,
         )
         self.reply_reader = ReplyReader(self.gateway, self.links, self.controller.registry, self.garbage)
-        self.queues = QueueWatch(self.links, self.controller.registry.models)
         self.bridges = Bridges(
             self.controller,
             self.links,

@@ -11,6 +11,7 @@ from msgspec import Struct
 
 from broker_controller.decisions import Stage
 from broker_controller.errors import ServiceError
+from broker_controller.forecast import Outlook
 from broker_controller.lifecycle import RequestLife
 from broker_wire.messages import End, Piece
 
@@ -40,6 +41,8 @@ class GenerationStream:
         self.kept_bytes = 0
         """What this request makes the controller hold, for the bound over all requests."""
         self.gap_since: float | None = None
+        self.outlook: Outlook | None = None
+        """Its place in the model's queue, while it waits there; as of the gateway's last look."""
         self._on_cancel = on_cancel
         self._on_flow = on_flow
         self._items: list[str | Piece | End] = []

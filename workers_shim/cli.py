@@ -12,8 +12,8 @@ from pathlib import Path
 import msgspec
 
 from broker_wire.amqp.addresses import TLSFiles
+from broker_wire.log_lines import log_to_stderr
 from workers_shim import Worker
-from workers_shim.log_lines import log_to_stderr
 from workers_shim.settings import SettingError, parse
 
 

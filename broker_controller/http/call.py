@@ -5,7 +5,7 @@ on this instead. Used by `routes` and every surface; it knows no protocol above 
 """
 
 import asyncio
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any, cast
 
@@ -58,15 +58,16 @@ class Call:
                 return value
         return None
 
-    async def read_body(self, limit: int) -> bytes:
+    async def read_body(self, limit: int, count: Callable[[int], None]) -> bytes:
         """The whole body, of `limit` bytes at most. What is announced as too large is not read at all.
 
+        `count` is told of every part's bytes, and may raise.
         Raises: RequestTooLargeError, BadRequestError, ClientLeftError.
         """
         self._check_announced_size(limit)
         try:
             async with asyncio.timeout(BODY_TIMEOUT):
-                return await self._receive_body(limit)
+                return await self._receive_body(limit, count)
         except TimeoutError as error:
             raise BadRequestError(f"the body of the request was not here after {BODY_TIMEOUT:.0f} s") from error
 
@@ -97,7 +98,7 @@ class Call:
         if announced is not None and announced.isdigit() and int(announced) > limit:
             raise _too_large(int(announced), limit)
 
-    async def _receive_body(self, limit: int) -> bytes:
+    async def _receive_body(self, limit: int, count: Callable[[int], None]) -> bytes:
         parts: list[bytes] = []
         size = 0
         while True:
@@ -108,6 +109,7 @@ class Call:
             size += len(part)
             if size > limit:
                 raise _too_large(size, limit)
+            count(len(part))
             parts.append(part)
             if not message.get("more_body", False):
                 return parts[0] if len(parts) == 1 else b"".join(parts)

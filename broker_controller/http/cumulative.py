@@ -10,6 +10,7 @@ from typing import Any
 import msgspec
 
 from broker_controller.errors import ServiceError
+from broker_controller.forecast import Outlook
 from broker_controller.http.call import OCTETS
 from broker_controller.http.errors import cumulative_error
 from broker_controller.http.events import usage_json
@@ -32,7 +33,6 @@ class CumulativeWriter:
 
     content_type = OCTETS
     hold = HOLD
-    keepalive = END
     bytes_per_second = BYTES_PER_SECOND
 
     def __init__(self, prompt: str) -> None:
@@ -41,6 +41,14 @@ class CumulativeWriter:
         self._answer_from = len(self._object)
         self._logprobs: dict[str, Any] = {}
         self._finish_reason: str | None = None
+
+    def keepalive(self, outlook: Outlook | None) -> bytes:  # noqa: ARG002 - the interface
+        """A bare NUL, whatever there would be to say: clients parse all else as JSON."""
+        return END
+
+    def moved(self, attempts: int) -> bytes:  # noqa: ARG002 - the interface
+        """Nothing: the protocol has no comments."""
+        return b""
 
     def encode(self, items: Sequence[str | Piece | End]) -> bytes:
         """One object for all of them: clients look at the latest only."""

@@ -3,6 +3,7 @@
 What is the same in all chunks of an answer is put together once; for a chunk of plain text only its text is encoded.
 """
 
+import math
 import secrets
 import time
 from collections.abc import Sequence
@@ -10,6 +11,7 @@ from collections.abc import Sequence
 import msgspec
 
 from broker_controller.errors import ServiceError
+from broker_controller.forecast import Outlook
 from broker_controller.http.errors import openai_error
 from broker_controller.http.shapes import Shape
 from broker_wire.messages import End, Piece, Usage
@@ -26,7 +28,6 @@ class EventWriter:
 
     content_type = b"text/event-stream; charset=utf-8"
     hold = HOLD
-    keepalive = b": waiting\n\n"
     bytes_per_second = None
 
     def __init__(self, shape: Shape, model: str, *, include_usage: bool) -> None:
@@ -47,6 +48,17 @@ class EventWriter:
         self._ended: set[int] = set()
         self._foreign = False
         """The engine writes the chunks itself: role, end and usage are in its own."""
+
+    def keepalive(self, outlook: Outlook | None) -> bytes:
+        """A comment line, with the place in the queue where there is one."""
+        if outlook is None:
+            return b": waiting\n\n"
+        forecast = b"" if outlook.seconds is None else b" forecast=%ds" % math.ceil(outlook.seconds)
+        return b": waiting about place=%d of %d%b\n\n" % (outlook.place, outlook.length, forecast)
+
+    def moved(self, attempts: int) -> bytes:
+        """A comment line."""
+        return b": moved attempts=%d\n\n" % attempts
 
     def encode(self, items: Sequence[str | Piece | End]) -> bytes:
         """One event for each chunk: clients count them."""

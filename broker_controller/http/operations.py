@@ -16,11 +16,13 @@ def operations_router(services: Services) -> APIRouter:
     """The GET routes, LLaVA's `/test_connection` included."""
     router = APIRouter(tags=[TAG])
 
+    @router.head("/healthz", include_in_schema=False)
     @router.get("/healthz", openapi_extra=docs.HEALTHZ)
     async def healthz() -> Response:
         """The process lives. It says nothing about the broker: restarting the controller would not help there."""
         return _json(200, {"status": "ok"})
 
+    @router.head("/readyz", include_in_schema=False)
     @router.get("/readyz", openapi_extra=docs.READYZ)
     async def readyz() -> Response:
         """Requests can be taken: the broker is connected and the fleet is known. Else 503, with the reasons."""
@@ -93,6 +95,7 @@ def _models(services: Services) -> list[dict[str, Any]]:
                 "slots": sum(record.slots for record in ready),
                 "free": sum(record.reported.free for record in ready),
                 "queue_length": waiting.get(name, 0),
+                "forecast_seconds": services.gateway.forecast(name),
             }
         )
     return models

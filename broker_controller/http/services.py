@@ -29,8 +29,9 @@ class Services(Struct, frozen=True):
     settings: Settings
 
     async def read_body(self, call: Call) -> bytes:
-        """Raises: RequestTooLargeError, BadRequestError, ClientLeftError."""
-        return await call.read_body(self.settings.max_body_bytes)
+        """Raises: RequestTooLargeError, BadRequestError, OverloadedError, ClientLeftError."""
+        with self.gateway.receiving(call.request_id) as count:
+            return await call.read_body(self.settings.max_body_bytes, count)
 
     async def submit(
         self, call: Call, model: str, operation: Operation, body: bytes, worker: str | None = None

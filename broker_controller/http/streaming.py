@@ -11,7 +11,9 @@ from collections.abc import Sequence
 from typing import Protocol
 from urllib.parse import quote
 
+from broker_controller.decisions import Stage
 from broker_controller.errors import ServiceError
+from broker_controller.forecast import Outlook
 from broker_controller.http.call import Call, Header
 from broker_controller.streams import GenerationStream
 from broker_wire.messages import End, Piece
@@ -37,16 +39,20 @@ class AnswerWriter(Protocol):
     Attributes:
         content_type: of the answer.
         hold: seconds for which the status waits for a worker to start, so that it is a real one.
-        keepalive: bytes that clients skip.
         bytes_per_second: no faster, where each write repeats what came before; None where it does not.
     """
 
     content_type: bytes
     hold: float
-    keepalive: bytes
 
     @property
     def bytes_per_second(self) -> int | None: ...
+
+    def keepalive(self, outlook: Outlook | None) -> bytes:
+        """Bytes that clients skip, for an answer that waits; `outlook` where it waits in a queue."""
+
+    def moved(self, attempts: int) -> bytes:
+        """Bytes that clients skip, before the end of an answer that took several attempts."""
 
     def encode(self, items: Sequence[str | Piece | End]) -> bytes:
         """What to send for these; the last of all is an `End`."""
@@ -74,27 +80,38 @@ async def _stream(call: Call, stream: GenerationStream, writer: AnswerWriter) ->
         waits = not await stream.wait_started(writer.hold)
         await call.start(200, [(b"content-type", writer.content_type), *_STREAM_HEADERS, *start_headers(stream)])
         if waits:
-            await call.write(writer.keepalive)
+            await call.write(writer.keepalive(_outlook(stream)))
         try:
             await _write_chunks(call, stream, writer)
         except ServiceError as error:
-            await call.write(writer.fail(error), last=True)
+            await call.write(_moved(stream, writer) + writer.fail(error), last=True)
 
 
 async def _write_chunks(call: Call, stream: GenerationStream, writer: AnswerWriter) -> None:
     rate = writer.bytes_per_second
     while True:
         if not await stream.wait(KEEPALIVE_INTERVAL):
-            await call.write(writer.keepalive)
+            await call.write(writer.keepalive(_outlook(stream)))
             continue
         items = stream.take()
         data = writer.encode(items)
         last = type(items[-1]) is End
+        if last:
+            data = _moved(stream, writer) + data
         await call.write(data, last=last)
         if last:
             return
         if rate is not None and (rest := len(data) / rate) > MIN_REST:
             await asyncio.sleep(rest)
+
+
+def _outlook(stream: GenerationStream) -> Outlook | None:
+    return stream.outlook if stream.life.stage is Stage.WAITING else None
+
+
+def _moved(stream: GenerationStream, writer: AnswerWriter) -> bytes:
+    moves = stream.life.moves
+    return writer.moved(moves + 1) if moves else b""
 
 
 async def whole_answer(call: Call, stream: GenerationStream) -> list[str | Piece | End]:

@@ -84,6 +84,28 @@ def test_headers_without_end_are_cut_off(fleet: Fleet, head: bytes) -> None:
     assert requests.get(f"{controller.url}/healthz", headers=many, timeout=WITHIN).status_code == 200
 
 
+def test_bodies_that_are_still_coming_in_count_against_the_bound(fleet: Fleet) -> None:
+    controller = fleet.controller("--max-inflight-bytes", "1000000")
+    port = int(controller.url.rpartition(":")[2])
+    half = b"POST /v1/completions HTTP/1.1\r\nHost: x\r\nContent-Length: 999999\r\n\r\n" + b"a" * 900_000
+
+    def held() -> int:
+        size: int = controller.get("/status")["streams"]["inflight_bytes"]
+        return size
+
+    def status_of(prompt: str) -> int:
+        body = {"model": "nobody's", "prompt": prompt}
+        return requests.post(f"{controller.url}/v1/completions", json=body, timeout=WITHIN).status_code
+
+    with socket.create_connection(("localhost", port), timeout=WITHIN) as client:
+        client.sendall(half)
+        eventually_sync(lambda: held() == 900_000)
+        assert status_of("a" * 200_000) == 429
+        assert status_of("a" * 20_000) == 404
+    eventually_sync(lambda: held() == 0)
+    assert status_of("a" * 200_000) == 404
+
+
 def test_a_body_of_15_mib_reaches_a_worker_and_comes_back(fleet: Fleet) -> None:
     controller = fleet.controller()
     fleet.worker("w1")
@@ -103,7 +125,9 @@ def test_the_request_id_is_in_the_answer_and_in_the_logs_of_both_sides(fleet: Fl
         f"{controller.url}/worker_generate", json=body, headers={"X-Request-Id": "find-me-4711"}, timeout=WITHIN
     )
     assert answer.headers["x-request-id"] == "find-me-4711"
-    controller.process.wait_for_output(r"answered request=find-me-4711 method=POST path=/worker_generate status=200 ms=\d")
+    controller.process.wait_for_output(
+        r"answered request=find-me-4711 method=POST path=/worker_generate status=200 ms=\d"
+    )
     worker.wait_for_output("find-me-4711")
 
 

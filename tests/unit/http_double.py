@@ -7,6 +7,8 @@ import asyncio
 import json
 import time
 from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from types import SimpleNamespace
 from typing import Any, Self, cast
 
@@ -73,7 +75,12 @@ class GatewayDouble:
     def __init__(self) -> None:
         self.refusal: ServiceError | None = None
         self.ready = True
+        self.forecasts: dict[str, float] = {}
         self._submitted: asyncio.Queue[PlayedStream] = asyncio.Queue()
+
+    @contextmanager
+    def receiving(self, request_id: str) -> Iterator[Callable[[int], None]]:
+        yield lambda _: None
 
     async def submit(self, submission: Submission) -> GenerationStream:
         if self.refusal is not None:
@@ -87,6 +94,9 @@ class GatewayDouble:
 
     def watched(self) -> float:
         return time.monotonic()
+
+    def forecast(self, model: str) -> float | None:
+        return self.forecasts.get(model)
 
     def status(self) -> dict[str, Any]:
         return {"running": 0, "waiting": 0}

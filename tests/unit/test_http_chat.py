@@ -14,6 +14,7 @@ from broker_controller.errors import (
     QueueFullError,
     WorkerLostError,
 )
+from broker_controller.forecast import Outlook
 from broker_controller.http import events, streaming
 from broker_wire.messages import Operation, Piece, Usage
 from tests.unit.http_double import World
@@ -326,6 +327,42 @@ async def test_a_request_that_waits_for_long_is_kept_alive_by_comments(monkeypat
     assert set(answer.parts) == {b": waiting\n\n"}
     stream.fail(QueueFullError("too late for a status"))
     assert datas((await answer.whole()).body)[0]["error"]["code"] == "queue_full"
+
+
+@pytest.mark.parametrize(
+    ("outlook", "comment"),
+    [
+        (Outlook(3, 12, 7.2), b": waiting about place=3 of 12 forecast=8s\n\n"),
+        (Outlook(3, 12, None), b": waiting about place=3 of 12\n\n"),
+    ],
+)
+async def test_who_waits_is_told_its_place_until_it_starts(
+    outlook: Outlook, comment: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(events.EventWriter, "hold", 0.01)
+    monkeypatch.setattr(streaming, "KEEPALIVE_INTERVAL", 0.01)
+    world = World()
+    answer = world.post(CHAT, chat(stream=True))
+    stream = await world.gateway.submitted()
+    stream.real.outlook = outlook
+    await answer.until(lambda: len(answer.parts) >= 3)
+    assert set(answer.parts) == {comment}
+    stream.start()
+    await answer.until(lambda: answer.parts[-1] == b": waiting\n\n")
+    await answer.leave()
+
+
+async def test_the_last_comment_of_a_stream_that_moved_says_how_often() -> None:
+    world = World()
+    answer = world.post(CHAT, chat(stream=True))
+    stream = (await world.gateway.submitted()).start().feed("a")
+    await answer.until(lambda: answer.parts)
+    stream.life.moves = 1
+    stream.end()
+    await answer.whole()
+    assert answer.parts[-1].startswith(b": moved attempts=2\n\ndata: ")
+    assert answer.body.count(b"moved") == 1
+    assert answer.body.endswith(b"data: [DONE]\n\n")
 
 
 @pytest.mark.parametrize("started", [True, False])

@@ -9,8 +9,9 @@ from typing import Any, cast
 import pytest
 
 from broker_controller.http.server import ListenError, Server, listen
-from broker_controller.log import LineFormatter, set_up
+from broker_controller.log import set_up
 from broker_wire.amqp.link import silence_pika
+from broker_wire.log_lines import LineFormatter
 from tests.unit.http_double import World
 
 

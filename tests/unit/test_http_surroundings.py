@@ -31,6 +31,7 @@ async def test_readiness_has_reasons() -> None:
 async def test_the_status_shows_workers_models_broker_and_garbage() -> None:
     world = World()
     world.announce("w1", "tiny", slots=4)
+    world.gateway.forecasts["tiny"] = 3.5
     world.queues.lengths = {"tiny": 7, "orphan": 1}
     world.bridges.registered.append(("http://old",))
     status = (await world.get("/status").whole()).json()
@@ -38,8 +39,8 @@ async def test_the_status_shows_workers_models_broker_and_garbage() -> None:
     assert status["broker"] == {"connected": True, "blocked": False, "problem": None, "version": "4.0.5"}
     assert [(worker["name"], worker["state"], worker["slots"]) for worker in status["workers"]] == [("w1", "ready", 4)]
     assert status["models"] == [
-        {"name": "orphan", "workers": 0, "slots": 0, "free": 0, "queue_length": 1},
-        {"name": "tiny", "workers": 1, "slots": 4, "free": 0, "queue_length": 7},
+        {"name": "orphan", "workers": 0, "slots": 0, "free": 0, "queue_length": 1, "forecast_seconds": None},
+        {"name": "tiny", "workers": 1, "slots": 4, "free": 0, "queue_length": 7, "forecast_seconds": 3.5},
     ]
     assert status["http_workers"] == [{"worker": "http://old", "state": "bridging"}]
     assert status["streams"] == {"running": 0, "waiting": 0}

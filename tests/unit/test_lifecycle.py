@@ -470,6 +470,43 @@ def test_an_engines_failure_reaches_the_client_with_its_text(kind: FailureKind, 
         assert part in str(error)
 
 
+def test_an_engines_error_before_the_first_chunk_is_tried_again_once() -> None:
+    life = running_life()
+    frame = Failed(7, 1, 0, FailureKind.ENGINE, "CUDA out of memory")
+    assert life.answer.accept(frame)
+    assert life.on_failed(frame) == [Tell("i1", Stop("c", 7, 1)), Publish(Place.RESUME, 2, ask_first=True)]
+    go = the_go(life.on_ask(ask("i2", attempt=2), NOW, NOW))
+    again = Failed(7, go.attempt, 0, FailureKind.ENGINE, "CUDA out of memory")
+    assert life.answer.accept(again)
+    error = error_of(life.on_failed(again))
+    assert isinstance(error, EngineError)
+    for part in ("CUDA out of memory", "r-1", "'m'", "starting on worker 'worker-i2'"):
+        assert part in str(error)
+
+
+@pytest.mark.parametrize(
+    ("place", "kind", "retries", "error_type"),
+    [
+        (Place.MODEL, FailureKind.REQUEST, 1, EngineRefusedError),
+        (Place.PINNED, FailureKind.ENGINE, 1, EngineError),
+        (Place.MODEL, FailureKind.ENGINE, 0, EngineError),
+    ],
+)
+def test_what_another_worker_would_not_do_better_is_not_tried_again(
+    place: Place, kind: FailureKind, retries: int, error_type: type
+) -> None:
+    life = running_life(place, max_engine_retries=retries)
+    frame = Failed(7, 1, 0, kind, "no")
+    assert life.answer.accept(frame)
+    assert type(error_of(life.on_failed(frame))) is error_type
+
+
+def test_a_full_queue_says_when_there_may_be_a_place() -> None:
+    error = error_of(new_life().on_nacked(1, 17.5))
+    assert isinstance(error, QueueFullError)
+    assert error.retry_after == 17.5
+
+
 def test_a_worker_that_just_stopped_serving_the_model_hands_the_request_on() -> None:
     life = running_life()
     frame = Failed(7, 1, 0, FailureKind.NOT_SERVED, "removed")

@@ -171,7 +171,7 @@ def test_help_is_grouped(capsys: pytest.CaptureFixture[str]) -> None:
 
 def test_a_log_line_stays_one_line() -> None:
     script = (
-        "import logging, workers_shim.log_lines as l; l.log_to_stderr('info'); logging.info('a %s', 'x\\ny\\x1b[2J')"
+        "import logging, broker_wire.log_lines as l; l.log_to_stderr('info'); logging.info('a %s', 'x\\ny\\x1b[2J')"
     )
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=PATIENCE, check=True)
 

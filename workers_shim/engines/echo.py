@@ -28,6 +28,8 @@ class Echo:
         words = prompt_of(request).split()
         if not words:
             raise RequestError("the prompt is empty: there is no word to repeat")
+        if request.parameters.get("n", 1) != 1:
+            raise RequestError("this engine gives one answer: n has to be 1")
         count = DEFAULT_MAX_TOKENS if request.max_tokens is None else request.max_tokens
         # The first token alone has no space before it.
         tokens = islice(chain(words[:1], cycle([f" {word}" for word in (*words[1:], words[0])])), count)

@@ -1,12 +1,12 @@
-"""How a worker's log looks: one line an event, key=value, on standard error."""
+"""How the log of both programs looks: one event a line, key=value, times in UTC, on standard error."""
 
 import logging
 import sys
 import time
 
 
-class _LineFormatter(logging.Formatter):
-    """Time in UTC, level, event. A traceback follows its line."""
+class LineFormatter(logging.Formatter):
+    """Time, level, event. A traceback follows its line."""
 
     converter = staticmethod(time.gmtime)
     default_time_format = "%Y-%m-%dT%H:%M:%S"
@@ -21,12 +21,12 @@ class _LineFormatter(logging.Formatter):
         return line if line.isprintable() else "".join(map(_printable, line))
 
 
-def _printable(character: str) -> str:
-    return character if character.isprintable() else ascii(character)[1:-1]
-
-
 def log_to_stderr(level: str) -> None:
     """Set up the whole process. `level` is one of `logging`'s names, in any case."""
     handler = logging.StreamHandler(sys.stderr)
-    handler.setFormatter(_LineFormatter())
+    handler.setFormatter(LineFormatter())
     logging.basicConfig(level=level.upper(), handlers=[handler], force=True)
+
+
+def _printable(character: str) -> str:
+    return character if character.isprintable() else character.encode("unicode_escape").decode()
