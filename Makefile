@@ -1,6 +1,6 @@
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help setup demo test test-unit lint types imports test-compose bench clean
+.PHONY: help setup demo test test-unit lint types imports fuzz test-compose bench clean
 
 BIN := .venv/bin
 PYTHON ?= python3
@@ -35,6 +35,11 @@ types: setup ## check types
 
 imports: setup ## check which package may import which
 	$(BIN)/lint-imports
+
+fuzz: export FUZZ_CASES := $(or $(FUZZ_CASES),10000)
+fuzz: export GARBAGE_SECONDS := $(or $(GARBAGE_SECONDS),60)
+fuzz: setup ## ask the HTTP API 10,000 odd things, and put garbage into every queue for a minute
+	$(BIN)/pytest -s tests/acceptance/test_http_fuzz.py tests/acceptance/test_raw_http.py tests/faults/test_garbage.py
 
 test-compose: setup ## start compose/ in Docker, test it, and remove it
 	scripts/test-compose.sh

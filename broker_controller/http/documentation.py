@@ -32,6 +32,12 @@ def _json_answer(description: str, example: Any) -> dict[str, Any]:
     return _answer(description, "application/json", example, {"type": "null"} if example is None else None)
 
 
+def _streamed(answer: dict[str, Any], example: str) -> dict[str, Any]:
+    """The answer, or with `stream` its events: the schema is that of one event."""
+    events = {"text/event-stream": {"schema": _object(["data"], data=_TEXT), "example": example}}
+    return {**answer, "content": {**answer["content"], **events}}
+
+
 def _operation(
     summary: str,
     description: str,
@@ -106,27 +112,43 @@ _STREAMED = (
     'event `data: {"error": …}`.'
 )
 
+_CHAT_EVENTS = """\
+data: {"id":"chatcmpl-1","object":"chat.completion.chunk","created":1700000000,"model":"m","choices":[…]}
+
+data: [DONE]
+
+"""
+_COMPLETION_EVENTS = """\
+data: {"id":"cmpl-1","object":"text_completion","created":1700000000,"model":"m","choices":[…]}
+
+data: [DONE]
+
+"""
+
 CHAT_COMPLETIONS = _operation(
     "Answer a chat",
     f"OpenAI's chat completions. {_STREAMED}",
     {
-        "200": _json_answer(
-            "The answer",
-            {
-                "id": "chatcmpl-1",
-                "object": "chat.completion",
-                "created": 1700000000,
-                "model": _MODEL,
-                "choices": [
-                    {
-                        "index": 0,
-                        "message": {"role": "assistant", "content": "Hello there"},
-                        "logprobs": None,
-                        "finish_reason": "stop",
-                    }
-                ],
-                "usage": _USAGE,
-            },
+        "200": _streamed(
+            _json_answer(
+                "The answer",
+                {
+                    "id": "chatcmpl-1",
+                    "object": "chat.completion",
+                    "created": 1700000000,
+                    "model": _MODEL,
+                    "choices": [
+                        {
+                            "index": 0,
+                            "message": {"role": "assistant", "content": "Hello there"},
+                            "logprobs": None,
+                            "finish_reason": "stop",
+                        }
+                    ],
+                    "usage": _USAGE,
+                },
+            ),
+            _CHAT_EVENTS,
         ),
         **_openai_errors(400, 404, 413, 429, 502, 503, 504),
     },
@@ -145,16 +167,19 @@ COMPLETIONS = _operation(
     "Go on with a text",
     f"OpenAI's completions. {_STREAMED}",
     {
-        "200": _json_answer(
-            "The answer",
-            {
-                "id": "cmpl-1",
-                "object": "text_completion",
-                "created": 1700000000,
-                "model": _MODEL,
-                "choices": [{"index": 0, "text": " upon a time", "logprobs": None, "finish_reason": "length"}],
-                "usage": _USAGE,
-            },
+        "200": _streamed(
+            _json_answer(
+                "The answer",
+                {
+                    "id": "cmpl-1",
+                    "object": "text_completion",
+                    "created": 1700000000,
+                    "model": _MODEL,
+                    "choices": [{"index": 0, "text": " upon a time", "logprobs": None, "finish_reason": "length"}],
+                    "usage": _USAGE,
+                },
+            ),
+            _COMPLETION_EVENTS,
         ),
         **_openai_errors(400, 404, 413, 429, 502, 503, 504),
     },
@@ -296,7 +321,11 @@ ONE_GENERATE = _operation(
 ONE_GET_STATUS = _operation(
     "This worker's status",
     "As the worker itself would answer.",
-    {**_STATUS_ANSWERS, "404": _json_answer("No such worker", {"detail": "there is no worker 'gpu-9' here"})},
+    {
+        **_STATUS_ANSWERS,
+        "400": _json_answer("No name of a worker", {"detail": "worker name 'gpu 9' is refused"}),
+        "404": _json_answer("No such worker", {"detail": "there is no worker 'gpu-9' here"}),
+    },
     parameters=_NAME,
 )
 

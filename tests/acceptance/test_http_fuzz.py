@@ -1,0 +1,109 @@
+"""Requests made from the API's own description, right ones and wrong ones: no 500, no hang, answers as described.
+
+A short run by default. FUZZ_CASES in the environment is the number of requests (`make fuzz`: 10,000).
+"""
+
+import itertools
+import os
+from collections import Counter
+from contextlib import suppress
+from typing import Any
+
+import pytest
+import schemathesis
+from hypothesis import HealthCheck, Phase, Verbosity, given, settings
+from hypothesis import strategies as st
+from hypothesis.errors import Unsatisfiable
+from schemathesis import Case, GenerationMode
+from schemathesis.checks import CheckContext
+from schemathesis.core.failures import FailureGroup
+from schemathesis.core.result import Ok
+from schemathesis.core.transport import Response
+from schemathesis.specs.openapi.checks import (
+    content_type_conformance,
+    response_headers_conformance,
+    response_schema_conformance,
+    status_code_conformance,
+)
+
+from tests.acceptance.fleet import Fleet
+
+CASES = int(os.environ.get("FUZZ_CASES", "500"))
+ANSWERED_WITHIN = 20.0
+"""Seconds. Nothing that is asked here takes one."""
+MOST_TOKENS = 20
+"""The description has no largest number of tokens, and the engine would obey."""
+SERVED = st.sampled_from(["m", None])
+
+
+def no_fault(_context: CheckContext, response: Response, _case: Case[Any]) -> None:
+    """That a server says it is at fault, and of what, is in order where it is described; a 500 never is."""
+    assert response.status_code != 500, response.text
+
+
+CHECKS = [
+    no_fault,
+    status_code_conformance,
+    content_type_conformance,
+    response_schema_conformance,
+    response_headers_conformance,
+]
+
+
+@pytest.mark.timeout(120 + CASES / 5)
+def test_every_operation_answers_as_it_is_described(fleet: Fleet) -> None:
+    controller = fleet.controller()
+    fleet.worker("w1", "--slots", "8")
+    controller.wait_for_workers("w1")
+    schema = schemathesis.openapi.from_url(f"{controller.url}/openapi.json")
+    operations = [result.ok() for result in schema.get_all_operations() if isinstance(result, Ok)]
+    statuses: Counter[str] = Counter()
+    faults: list[str] = []
+    # What takes nothing is soon asked in every way, so it takes some rounds.
+    while statuses.total() < CASES and not faults:
+        for operation, mode in itertools.product(operations, GenerationMode):
+            cases = operation.as_strategy(generation_mode=mode)
+            try:
+                # What takes nothing cannot be asked wrongly.
+                with suppress(Unsatisfiable):
+                    _fuzz(cases, CASES // (2 * len(operations)) + 1, statuses)
+            except FailureGroup as failures:
+                faults += [f"{operation.label}: {failure}" for failure in failures.exceptions]
+    print(f"requests={statuses.total()}", *sorted(statuses.items()), sep="\n")
+    assert faults == []
+    # What is generated has to come as far as the engine.
+    assert statuses["POST /v1/chat/completions 200"]
+    assert statuses["POST /worker_generate_stream 200"]
+    assert controller.chat("still here", 2).status_code == 200
+    assert controller.get("/status")["streams"]["running"] == 0
+
+
+def _fuzz(cases: st.SearchStrategy[Case[Any]], count: int, statuses: Counter[str]) -> None:
+    @given(case=cases, model=SERVED)
+    @settings(
+        max_examples=count,
+        deadline=None,
+        database=None,
+        phases=[Phase.generate, Phase.shrink],
+        verbosity=Verbosity.quiet,
+        suppress_health_check=list(HealthCheck),
+    )
+    def ask(case: Case[Any], model: str | None) -> None:
+        _make_servable(case.body, model)
+        response = case.call(timeout=ANSWERED_WITHIN)
+        statuses[f"{case.method} {case.operation.path} {response.status_code}"] += 1
+        case.validate_response(response, checks=CHECKS)
+
+    ask()
+
+
+def _make_servable(body: Any, model: str | None) -> None:
+    """Half of the requests are for a model that is served; none is for more tokens than can be waited for."""
+    if not isinstance(body, dict):
+        return
+    if model is not None and "model" in body:
+        body["model"] = model
+    for name in ("max_tokens", "max_new_tokens"):
+        value = body.get(name, MOST_TOKENS)
+        if isinstance(value, int | float) and value > MOST_TOKENS:
+            body[name] = MOST_TOKENS
