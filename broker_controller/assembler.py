@@ -3,16 +3,34 @@
 One per request, used by `lifecycle`. Frames carry numbers; the answer is complete only if every number came once.
 """
 
-from broker_wire.messages import End, Failed, Piece, Texts
+from collections import defaultdict
+
+from broker_wire.messages import End, Failed, Had, Piece, Texts
+from broker_wire.repetition import Digest, read_payload
 
 FOLD = 256
 """Deltas kept one by one. A short text costs twelve times its length: a long answer is not kept as tokens."""
+
+MAX_REPEATED = 2 * 1024 * 1024
+"""Characters and bytes. An answer above it is not gone on with elsewhere: `go` carries its text, four bytes a character
+at worst, in a message of 16 MiB at most, and a worker would be long at repeating it."""
+
+
+class _Choice:
+    """What is kept of one choice besides the text of choice 0."""
+
+    __slots__ = ("ended", "measured", "text")
+
+    def __init__(self) -> None:
+        self.text = ""
+        self.measured = 0
+        self.ended = False
 
 
 class Assembler:
     """The answer so far, and the number of the next frame."""
 
-    __slots__ = ("_folded", "_parts", "_plain", "duplicates", "next_seq", "size")
+    __slots__ = ("_choices", "_folded", "_parts", "_payloads", "duplicates", "next_seq", "size")
 
     def __init__(self) -> None:
         self.next_seq = 0
@@ -22,7 +40,8 @@ class Assembler:
         self._folded: list[str] = []
         self._parts: list[str] = []
         """Deltas that came after what is folded."""
-        self._plain = True
+        self._choices: defaultdict[int, _Choice] = defaultdict(_Choice)
+        self._payloads: list[bytes] = []
 
     def accept_texts(self, frame: Texts) -> list[str] | None:
         """The new deltas of a frame, [] when all of it was here before, None when an earlier one is missing."""
@@ -55,26 +74,52 @@ class Assembler:
 
     @property
     def text(self) -> str:
-        """The answer so far."""
+        """The answer so far: of choice 0, less what foreign chunks say."""
         self._fold()
         self._folded = ["".join(self._folded)]
         return self._folded[0]
 
     @property
     def resumable(self) -> bool:
-        """Whether `text` is all there is: one choice, no chunks of a foreign engine."""
-        return self._plain
+        """Whether it is short enough to be told to another worker."""
+        return self.size <= MAX_REPEATED
+
+    @property
+    def choices(self) -> tuple[Had, ...]:
+        """What the client has that is more than `text`. Payloads are read here, for a move, and not as they come."""
+        digests: defaultdict[int, Digest] = defaultdict(Digest)
+        for payload in self._payloads:
+            index, comparable = read_payload(payload)
+            digests[index].add(comparable)
+        found = []
+        for index in sorted(self._choices.keys() | digests.keys()):
+            choice, digest = self._choices.get(index) or _Choice(), digests.get(index)
+            chunks, value = (digest.chunks, digest.value) if digest else (0, b"")
+            found.append(Had(index, choice.text, choice.measured, chunks, value, choice.ended))
+        return tuple(found)
 
     def _keep(self, piece: Piece) -> None:
-        if piece.index or piece.payload is not None:
-            self._plain = False
+        self.size += len(piece.text) + len(piece.payload or b"")
+        if piece.payload is not None:
+            if self.resumable:
+                self._payloads.append(piece.payload)
+            else:
+                self._payloads.clear()
+            return
+        if piece.index or piece.logprobs is not None or piece.finish_reason is not None:
+            choice = self._choices[piece.index]
+            choice.measured += piece.logprobs is not None
+            choice.ended |= piece.finish_reason is not None
+        if piece.index:
+            start = choice.text if piece.replace_from is None else choice.text[: piece.replace_from]
+            choice.text = start + piece.text
+            return
         if piece.replace_from is not None:
             self._folded = [self.text[: piece.replace_from]]
         if piece.text:
             self._parts.append(piece.text)
             if len(self._parts) > FOLD:
                 self._fold()
-        self.size += len(piece.text) + len(piece.payload or b"")
 
     def _fold(self) -> None:
         self._folded.append("".join(self._parts))

@@ -116,6 +116,7 @@ class Gateway:
             deadline=now + submission.timeout,
             now=now,
             limits=self._limits,
+            resume=submission.resume,
         )
         stream = GenerationStream(life, on_cancel=self._cancel, on_flow=self._set_flow)
         self._keep(stream, len(submission.body))

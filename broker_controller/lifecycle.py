@@ -10,7 +10,7 @@ A request has one owner, this controller, and one attempt that counts. Every cop
 attempt it was published with; `go` and every new publish raise the number, and whatever carries a lower one is fenced.
 """
 
-from broker_controller.assembler import Assembler
+from broker_controller.assembler import MAX_REPEATED, Assembler
 from broker_controller.decisions import Action, Broadcast, GiveUp, Limits, Place, Publish, Stage, Tell
 from broker_controller.errors import (
     DeadlineError,
@@ -24,7 +24,7 @@ from broker_controller.errors import (
     WorkerNotFoundError,
 )
 from broker_controller.suspicion import Suspicion
-from broker_wire.messages import Ask, Cancel, Failed, FailureKind, Go, Resend, Started, Stop
+from broker_wire.messages import Ask, Cancel, Failed, FailureKind, Go, Resend, ResumeMode, Started, Stop
 
 RETRY_AFTER = 5.0
 """Seconds that a client whom a full queue refused is told to wait."""
@@ -48,6 +48,7 @@ class RequestLife:
         deadline: float,
         now: float,
         limits: Limits,
+        resume: ResumeMode | None = None,
     ) -> None:
         self.controller = controller
         self.stream = stream
@@ -57,6 +58,8 @@ class RequestLife:
         self.target = target
         """The worker that was chosen, "" for whoever is free."""
         self.deadline = deadline
+        self.resume = resume
+        """How the client wants an answer that has begun to go on elsewhere; None leaves it to the model."""
         self.submitted_at = now
         self.started_at: float | None = None
         self.stage = Stage.WAITING
@@ -344,7 +347,7 @@ class RequestLife:
         return actions
 
     def _grant(self, ask: Ask, now: float, watched: float) -> list[Action]:
-        if self.answer.next_seq and not self.answer.resumable:
+        if self._cannot_go_on:
             return self._give_up_unresumable("the worker was lost")
         former, former_attempt = self.instance, self.attempt
         was_running = self.stage is Stage.RUNNING
@@ -357,7 +360,8 @@ class RequestLife:
         # Who asks again gets the same answer: its question was said twice, or our answer was lost on the way.
         self._run(ask.worker, ask.instance, now, watched, copy=ask.attempt)
         apart = self._suspicion.apart
-        go = Go(self.controller, self.stream, self.attempt, self.answer.next_seq, self.answer.text, apart)
+        answer = self.answer
+        go = Go(self.controller, self.stream, self.attempt, answer.next_seq, answer.text, apart, answer.choices)
         return [Tell(ask.instance, go), *actions]
 
     def _leave_behind(self, watched: float) -> list[Action]:
@@ -379,7 +383,7 @@ class RequestLife:
         """
         stop = self._stop(self.instance, self.attempt)
         self.why_moved = reason
-        if self.answer.next_seq and not self.answer.resumable:
+        if self._cannot_go_on:
             return [stop, *self._give_up_unresumable(reason)]
         self._strikes += counts
         if self._strikes > self._limits.max_moves:
@@ -429,8 +433,15 @@ class RequestLife:
         return [*self._stop_held(), GiveUp(error)]
 
     def _give_up_unresumable(self, reason: str) -> list[Action]:
-        text = f"{reason} in the middle of the answer, and this kind of answer cannot be continued elsewhere"
+        why = f"more than {MAX_REPEATED} characters and bytes of it have been sent, too many to repeat elsewhere"
+        if self.resume is ResumeMode.NEVER:
+            why = "it was asked for with X-Resume: never"
+        text = f"{reason} in the middle of the answer, and {why}"
         return self._give_up(WorkerLostError(self._sentence(text)))
+
+    @property
+    def _cannot_go_on(self) -> bool:
+        return self.answer.next_seq > 0 and (self.resume is ResumeMode.NEVER or not self.answer.resumable)
 
     def _sentence(self, what: str) -> str:
         if self.stage is Stage.RUNNING and not self.answer.next_seq:

@@ -15,7 +15,7 @@ from broker_controller.registry import Registry
 from broker_controller.watched_clock import WatchedClock
 from broker_wire.amqp.channel import Outcome
 from broker_wire.errors import MessageTooLargeError, NotConnectedError
-from broker_wire.messages import Generate, Operation
+from broker_wire.messages import Generate, Operation, ResumeMode
 from broker_wire.topology import Topology
 
 _log = logging.getLogger(__name__)
@@ -30,6 +30,7 @@ class Submission(Struct, frozen=True):
     request_id: str
     timeout: float
     pinned_worker: str | None = None
+    resume: ResumeMode | None = None
 
 
 class RequestSender:
@@ -64,6 +65,7 @@ class RequestSender:
             body=submission.body,
             pinned=action.place is Place.PINNED,
             ask_first=action.ask_first,
+            resume=submission.resume,
         )
         key = routing_key(self._links.topology, life, action.place)
         try:

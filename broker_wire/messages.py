@@ -140,6 +140,17 @@ class Operation(StrEnum):
     EMBEDDING = "embedding"
 
 
+class ResumeMode(StrEnum):
+    """How an answer goes on that another worker began."""
+
+    NEVER = "never"
+    """Not at all: the client gets an error."""
+    REPLAY = "replay"
+    """It is generated again; what the client has is compared and skipped."""
+    PREFIX = "prefix"
+    """The engine is given the text so far, and goes on after it."""
+
+
 class Generate(Struct, frozen=True, tag="generate", tag_field=type_tag, omit_defaults=True):
     """One generation to run.
 
@@ -152,6 +163,7 @@ class Generate(Struct, frozen=True, tag="generate", tag_field=type_tag, omit_def
         body: the client's JSON, untouched.
         pinned: only the worker whose queue this is in may run it.
         ask_first: part of the answer may be with the client already: `Ask` before the start, as for a redelivery.
+        resume: how the client wants the answer to go on elsewhere; None leaves it to the model.
     """
 
     controller: str
@@ -164,6 +176,7 @@ class Generate(Struct, frozen=True, tag="generate", tag_field=type_tag, omit_def
     body: bytes
     pinned: bool = False
     ask_first: bool = False
+    resume: ResumeMode | None = None
 
 
 RequestMessage = Generate
@@ -184,15 +197,35 @@ class Introduce(Struct, frozen=True, tag="introduce", tag_field=type_tag):
     controller: str
 
 
+class Had(Struct, frozen=True, array_like=True):
+    """What a client has of one choice, besides the plain text of choice 0.
+
+    Attributes:
+        index: of the choice; -1 for payloads of none, or of several.
+        text: of this choice; of choice 0 it is in `Go.text`.
+        measured: chunks with logprobs.
+        chunks, digest: payloads, see `repetition`.
+        ended: its reason of the end has been sent.
+    """
+
+    index: int
+    text: str = ""
+    measured: int = 0
+    chunks: int = 0
+    digest: bytes = b""
+    ended: bool = False
+
+
 class Go(Struct, frozen=True, tag="go", tag_field=type_tag, omit_defaults=True):
     """The answer to `Ask`: start.
 
     Attributes:
         attempt: the attempt that counts from now on; older ones are fenced off.
         next_seq: the number of the first frame that the controller still lacks.
-        text: what the client already has, to go on after it ("" when it has nothing).
+        text: what the client already has of choice 0, to go on after it ("" when it has nothing).
         apart: seconds for which no other request that has such a time may be started beside it: workers have died
             with this one on them, and who dies next must be known.
+        choices: what the client has that is more than this text.
     """
 
     controller: str
@@ -201,6 +234,7 @@ class Go(Struct, frozen=True, tag="go", tag_field=type_tag, omit_defaults=True):
     next_seq: int = 0
     text: str = ""
     apart: float = 0.0
+    choices: tuple[Had, ...] = ()
 
 
 class Stop(Struct, frozen=True, tag="stop", tag_field=type_tag):

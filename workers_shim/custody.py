@@ -176,7 +176,9 @@ class Custody:
             outgoing.released()
             return
         self.outbox.note(controller, Started(stream, go.attempt, self._worker, self._instance))
-        assignment = Assignment(held.generate, go.attempt, go.next_seq, go.text, go.apart > 0, held.deadline)
+        assignment = Assignment(
+            held.generate, go.attempt, go.next_seq, go.text, go.apart > 0, held.deadline, go.choices
+        )
         self._executor.start(assignment, outgoing)
 
     # --- what became of the answers

@@ -128,7 +128,7 @@ class Request(msgspec.Struct, kw_only=True, eq=False):
             self.link.progress()
 
 
-def parse_request(generate: Generate, *, deadline: float, resume_text: str, suspect: bool, link: Link) -> Request:
+def parse_request(generate: Generate, *, deadline: float, suspect: bool, link: Link) -> Request:
     """Read the client's body.
 
     Raises: RequestError, with a sentence that names the field.
@@ -160,7 +160,6 @@ def parse_request(generate: Generate, *, deadline: float, resume_text: str, susp
         parameters=body,
         deadline=deadline,
         request_id=generate.request_id,
-        resume_text=resume_text,
         raw=generate.body,
         suspect=suspect,
         link=link,

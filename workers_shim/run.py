@@ -19,7 +19,8 @@ from workers_shim.engine_threads import SlotThread
 from workers_shim.interruption import DeadlinePassedError, interruptible, writable
 from workers_shim.replay import Diverged, Replay
 from workers_shim.request import Cancelled, Chunk, RequestError, Unavailable, parse_request
-from workers_shim.served_model import Resume, ServedModel
+from workers_shim.resumption import NotResumableError, prepare_resume
+from workers_shim.served_model import ServedModel
 from workers_shim.stream import Assignment, OutgoingStream
 
 _log = logging.getLogger(__name__)
@@ -38,10 +39,6 @@ HOLD = 1.0
 _DEADLINE_PASSED = "the request's deadline passed while it was generated"
 
 Chunks = Iterator[str | Chunk] | AsyncIterator[str | Chunk]
-
-
-class _NotResumableError(Exception):
-    """The engine cannot go on from the middle."""
 
 
 class Run:
@@ -85,29 +82,17 @@ class Run:
 
     def _call_engine(self) -> Chunks:
         assignment = self._assignment
-        resume_text = ""
-        if assignment.text or assignment.next_seq:
-            resume_text = self._prepare_resume(assignment.text)
         if self._stream.cancelled:
             raise Cancelled
         request = parse_request(
             assignment.generate,
             deadline=assignment.deadline,
-            resume_text=resume_text,
             suspect=assignment.suspect,
             link=self._stream,
         )
+        if assignment.next_seq:
+            self._replay = prepare_resume(assignment, self._model, request)
         return self._model.chunks(request)
-
-    def _prepare_resume(self, text: str) -> str:
-        if not text:
-            raise _NotResumableError("a part of the answer that is not text has been sent already")
-        if self._model.resume is Resume.PREFIX:
-            return text
-        if self._model.resume is Resume.REPLAY:
-            self._replay = Replay(text)
-            return ""
-        raise _NotResumableError(f"model {self._model.name!r} cannot go on from the middle of an answer")
 
     # --- chunks
 
@@ -265,7 +250,7 @@ class Run:
                 return FailureKind.NOT_SERVED, _sentence(error)
             case Diverged():
                 return FailureKind.DIVERGED, _sentence(error)
-            case _NotResumableError():
+            case NotResumableError():
                 return FailureKind.NOT_RESUMABLE, _sentence(error)
             case DeadlinePassedError():
                 return FailureKind.DEADLINE, _DEADLINE_PASSED

@@ -5,11 +5,10 @@ Made by `worker`, used by `execution` and `run`.
 
 import inspect
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Sequence
-from enum import StrEnum
 
 from msgspec import Struct
 
-from broker_wire.messages import Ability, ModelCard
+from broker_wire.messages import Ability, ModelCard, ResumeMode
 from broker_wire.topology import check_model_name
 from workers_shim.request import Chunk, Request
 
@@ -17,15 +16,8 @@ GenerateFunction = Callable[[Request], Iterable[str | Chunk] | AsyncIterator[str
 """What a user writes: a generator function, plain or asynchronous."""
 
 
-class Resume(StrEnum):
-    """How an answer goes on that another worker began."""
-
-    NEVER = "never"
-    """Not at all: the client gets an error."""
-    REPLAY = "replay"
-    """The function is called as for a new request; what the client has is compared and skipped."""
-    PREFIX = "prefix"
-    """The function gets `Request.resume_text` and yields what follows it."""
+ResumeChoice = str | Callable[[Request], str]
+"""A way for all requests of a model, or a function that says it of each."""
 
 
 class ServedModel(Struct, frozen=True):
@@ -33,13 +25,19 @@ class ServedModel(Struct, frozen=True):
 
     card: ModelCard
     generate: GenerateFunction
-    resume: Resume = Resume.NEVER
+    resume: ResumeMode | Callable[[Request], str] = ResumeMode.NEVER
     shared_loop: bool = False
 
     @property
     def name(self) -> str:
         """The model's name."""
         return self.card.name
+
+    def resume_mode(self, request: Request) -> ResumeMode:
+        """How an answer to this request goes on. Raises: ValueError, if the user's function says what is no way."""
+        if isinstance(self.resume, ResumeMode):
+            return self.resume
+        return ResumeMode(self.resume(request))
 
     def chunks(self, request: Request) -> Iterator[str | Chunk] | AsyncIterator[str | Chunk]:
         """Call the function.
@@ -65,7 +63,7 @@ def serve(
     *,
     abilities: Sequence[str],
     context_length: int | None,
-    resume: str,
+    resume: ResumeChoice,
     shared_loop: bool,
 ) -> ServedModel:
     """Check what a user says of a model.
@@ -77,11 +75,12 @@ def serve(
     unknown = sorted(set(abilities) - known)
     if unknown or not abilities:
         raise ValueError(f"abilities of model {name!r} have to be some of {sorted(known)}, not {list(abilities)}")
-    if resume not in set(Resume):
-        raise ValueError(f"resume of model {name!r} has to be one of {[mode.value for mode in Resume]}, not {resume!r}")
+    if not callable(resume) and resume not in set(ResumeMode):
+        modes = [mode.value for mode in ResumeMode]
+        raise ValueError(f"resume of model {name!r} has to be one of {modes}, not {resume!r}")
     if context_length is not None and context_length < 1:
         raise ValueError(f"context_length of model {name!r} has to be at least 1, not {context_length}")
     if shared_loop and inspect.isgeneratorfunction(generate):
         raise ValueError(f"model {name!r} has shared_loop=True: its function has to be an async generator")
     card = ModelCard(name, tuple(Ability(ability) for ability in abilities), context_length)
-    return ServedModel(card, generate, Resume(resume), shared_loop)
+    return ServedModel(card, generate, resume if callable(resume) else ResumeMode(resume), shared_loop)

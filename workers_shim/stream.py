@@ -9,7 +9,7 @@ from typing import Protocol
 
 from msgspec import Struct
 
-from broker_wire.messages import FailureKind, Generate, Usage
+from broker_wire.messages import FailureKind, Generate, Had, Usage
 from workers_shim.request import Chunk
 
 
@@ -19,7 +19,7 @@ class Assignment(Struct, frozen=True):
     Attributes:
         attempt: the fencing token that every frame of this run carries.
         next_seq: number of the first frame that the controller still lacks.
-        text: what the client already has; go on after it.
+        text, choices: what the client already has; go on after it.
         suspect: workers have died while they ran this request.
         deadline: on this process's monotonic clock, in seconds.
     """
@@ -30,6 +30,7 @@ class Assignment(Struct, frozen=True):
     text: str
     suspect: bool
     deadline: float
+    choices: tuple[Had, ...] = ()
 
 
 class OutgoingStream(Protocol):

@@ -27,7 +27,7 @@ from broker_wire.messages import ModelCard
 from broker_wire.topology import QueueBounds, Topology, check_worker_name
 from workers_shim.broker_thread import BrokerThread
 from workers_shim.execution import EngineExecutor
-from workers_shim.served_model import GenerateFunction, serve
+from workers_shim.served_model import GenerateFunction, ResumeChoice, serve
 from workers_shim.session import LeaveReason, SessionConfig
 
 _log = logging.getLogger(__name__)
@@ -110,7 +110,7 @@ class Worker:
         *,
         abilities: Sequence[str] = ("chat", "completion"),
         context_length: int | None = None,
-        resume: str = "never",
+        resume: ResumeChoice = "never",
         shared_loop: bool = False,
     ) -> Callable[[GenerateFunction], GenerateFunction]:
         """Decorate the generator function that serves a model; the arguments are `add_model`'s."""
@@ -135,7 +135,7 @@ class Worker:
         *,
         abilities: Sequence[str] = ("chat", "completion"),
         context_length: int | None = None,
-        resume: str = "never",
+        resume: ResumeChoice = "never",
         shared_loop: bool = False,
     ) -> None:
         """Serve a model, from now on if the worker is live. Called from any thread.
@@ -147,7 +147,7 @@ class Worker:
             context_length: in tokens.
             resume: how an answer goes on that another worker began. "never": with an error. "replay": `generate` is
                 called as for a new request and what the client has is skipped, if it is the same text. "prefix":
-                `generate` yields what follows `Request.resume_text`.
+                `generate` yields what follows `Request.resume_text`. Or a function that says one of these of a request.
             shared_loop: all streams share one event loop, for an asynchronous generator that never blocks. Otherwise
                 each has a slot's thread, and may block.
 

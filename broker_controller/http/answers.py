@@ -58,7 +58,7 @@ def assemble(shape: Shape, model: str, items: Sequence[str | Piece | End]) -> by
         return end.result
     payloads = [item.payload for item in items if type(item) is Piece and item.payload is not None]
     if payloads:
-        return _assemble_foreign(shape, payloads)
+        return _assemble_foreign(shape, payloads, end)
     choices = {0: Choice()}
     for item in items:
         if type(item) is str:
@@ -87,11 +87,18 @@ def _choice(shape: Shape, index: int, choice: Choice, finish_reason: str) -> dic
     }
 
 
-def _assemble_foreign(shape: Shape, payloads: Sequence[bytes]) -> bytes:
+def _assemble_foreign(shape: Shape, payloads: Sequence[bytes], end: str | Piece | End) -> bytes:
     try:
         chunks = [msgspec.json.decode(payload, type=dict[str, Any]) for payload in payloads]
         if len(chunks) == 1 and not is_chunk(chunks[0]):
             return payloads[0]
-        return msgspec.json.encode(merge_chunks(shape.kind, chunks))
+        answer = merge_chunks(shape.kind, chunks)
+        if type(end) is End:
+            # An engine may say these apart from its own chunks.
+            for choice in answer["choices"]:
+                choice["finish_reason"] = choice.get("finish_reason") or end.finish_reason
+            if end.usage is not None:
+                answer.setdefault("usage", msgspec.Raw(usage_json(end.usage)))
+        return msgspec.json.encode(answer)
     except (msgspec.DecodeError, TypeError, AttributeError, KeyError) as error:
         raise EngineError("the engine's answer cannot be read: it is not made of OpenAI's chunks") from error

@@ -5,6 +5,8 @@ from typing import Any
 
 _REPEATED = frozenset({"role", "id", "type", "name", "finish_reason"})
 """Texts that a later chunk says again or sets; every other text goes on where the last chunk's ended."""
+_FIRST_COUNTS = frozenset({"id", "created", "system_fingerprint"})
+"""After a move the chunks are another generation's."""
 
 
 def is_chunk(answer: dict[str, Any]) -> bool:
@@ -21,7 +23,11 @@ def merge_chunks(kind: str, chunks: Sequence[dict[str, Any]]) -> dict[str, Any]:
     answer: dict[str, Any] = {}
     choices: dict[int, dict[str, Any]] = {}
     for chunk in chunks:
-        answer |= {key: value for key, value in chunk.items() if key != "choices" and value is not None}
+        answer |= {
+            key: value
+            for key, value in chunk.items()
+            if key != "choices" and value is not None and not (key in _FIRST_COUNTS and key in answer)
+        }
         for choice in chunk.get("choices") or []:
             _grow(choices.setdefault(choice["index"], {}), choice)
     for choice in choices.values():

@@ -93,6 +93,17 @@ _BAD_GENERATE = {
     "413": _json_answer("The body is too large", {"text": "the body has too many bytes", "error_code": 1}),
 }
 
+RESUME = [
+    {
+        "name": "X-Resume",
+        "in": "header",
+        "required": False,
+        "schema": {"type": "string", "enum": ["never", "prefix", "replay"]},
+        "description": "How an answer that has begun goes on when its worker is lost: not at all, from its text, or by "
+        "generating it again, compared with what the client has. Without it the model decides.",
+    }
+]
+
 # --- OpenAI ------------------------------------------------------------------------------------------------------
 
 _SAMPLING = {
@@ -161,6 +172,7 @@ CHAT_COMPLETIONS = _operation(
         ),
         {"model": _MODEL, "messages": [{"role": "user", "content": "Say hello"}], "max_tokens": 32, "stream": True},
     ),
+    parameters=RESUME,
 )
 
 COMPLETIONS = _operation(
@@ -192,6 +204,7 @@ COMPLETIONS = _operation(
         ),
         {"model": _MODEL, "prompt": "Once", "max_tokens": 32},
     ),
+    parameters=RESUME,
 )
 
 _MODEL_OBJECT = {
@@ -248,8 +261,9 @@ GENERATE_STREAM = _operation(
     f"Each object holds the whole text so far. While a request waits, a lone NUL is sent every 5 s. {_CODES}",
     _GENERATE_STREAM_ANSWERS,
     _GENERATE_BODY,
+    parameters=RESUME,
 )
-GENERATE = _operation("Give a whole answer", f"FastChat's. {_CODES}", _GENERATE_ANSWERS, _GENERATE_BODY)
+GENERATE = _operation("Give a whole answer", f"FastChat's. {_CODES}", _GENERATE_ANSWERS, _GENERATE_BODY, RESUME)
 GET_STATUS = _operation(
     "The fleet as if it were one worker",
     "The speeds and queue lengths are sums, so that a controller can register at another one.",
@@ -313,10 +327,14 @@ RECEIVE_HEART_BEAT = _operation(
 
 _NAME = [{"name": "name", "in": "path", "required": True, "schema": _TEXT, "description": "the worker's name"}]
 ONE_GENERATE_STREAM = _operation(
-    "Stream an answer of this worker", GENERATE_STREAM["description"], _GENERATE_STREAM_ANSWERS, _GENERATE_BODY, _NAME
+    "Stream an answer of this worker",
+    GENERATE_STREAM["description"],
+    _GENERATE_STREAM_ANSWERS,
+    _GENERATE_BODY,
+    _NAME + RESUME,
 )
 ONE_GENERATE = _operation(
-    "Give a whole answer of this worker", GENERATE["description"], _GENERATE_ANSWERS, _GENERATE_BODY, _NAME
+    "Give a whole answer of this worker", GENERATE["description"], _GENERATE_ANSWERS, _GENERATE_BODY, _NAME + RESUME
 )
 ONE_GET_STATUS = _operation(
     "This worker's status",

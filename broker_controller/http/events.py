@@ -13,6 +13,7 @@ import msgspec
 from broker_controller.errors import ServiceError
 from broker_controller.forecast import Outlook
 from broker_controller.http.errors import openai_error
+from broker_controller.http.foreign import ForeignChunks
 from broker_controller.http.shapes import Shape
 from broker_wire.messages import End, Piece, Usage
 
@@ -46,7 +47,7 @@ class EventWriter:
         self._open: set[int] = set()
         """Choices that have begun and not ended."""
         self._ended: set[int] = set()
-        self._foreign = False
+        self._foreign: ForeignChunks | None = None
         """The engine writes the chunks itself: role, end and usage are in its own."""
 
     def keepalive(self, outlook: Outlook | None) -> bytes:
@@ -86,9 +87,11 @@ class EventWriter:
 
     def _add_piece(self, piece: Piece, parts: list[bytes]) -> None:
         if piece.payload is not None:
-            self._foreign = True
+            if self._foreign is None:
+                self._foreign = ForeignChunks(piece.payload, piece.attempt)
+            payload = self._foreign.pass_on(piece.payload, piece.attempt)
             # A line break between two tokens of JSON is legal there, and would end the event here.
-            parts += (b"data: ", piece.payload.replace(b"\r", b" ").replace(b"\n", b" "), b"\n\n")
+            parts += (b"data: ", payload.replace(b"\r", b" ").replace(b"\n", b" "), b"\n\n")
             return
         if piece.index not in self._open:
             self._begin(piece.index, parts)
@@ -99,7 +102,11 @@ class EventWriter:
             self._ended.add(piece.index)
 
     def _add_end(self, end: End, parts: list[bytes]) -> None:
-        if not self._foreign:
+        if self._foreign is not None:
+            if not self._foreign.ended:
+                last = self._event(0, self._shape.empty, None, end.finish_reason)
+                parts.append(b"data: %b\n\n" % self._foreign.with_first_identity(last[len(b"data: ") :].strip()))
+        else:
             if not self._open:
                 self._begin(0, parts)
             unended = sorted(self._open - self._ended)

@@ -4,6 +4,7 @@ from msgspec import Struct
 
 from broker_controller.bridge import Bridges
 from broker_controller.controller import Controller
+from broker_controller.errors import BadRequestError
 from broker_controller.fleet import Fleet
 from broker_controller.gateway import Gateway
 from broker_controller.http.call import Call
@@ -13,7 +14,7 @@ from broker_controller.request_sender import Submission
 from broker_controller.settings import Settings
 from broker_controller.streams import GenerationStream
 from broker_wire.garbage import GarbageBin
-from broker_wire.messages import Operation
+from broker_wire.messages import Operation, ResumeMode
 
 
 class Services(Struct, frozen=True):
@@ -47,5 +48,18 @@ class Services(Struct, frozen=True):
             request_id=call.request_id,
             timeout=self.settings.request_timeout,
             pinned_worker=worker,
+            resume=_wished_resume(call),
         )
         return await self.gateway.submit(submission)
+
+
+def _wished_resume(call: Call) -> ResumeMode | None:
+    """What the client says in `X-Resume`. Raises: BadRequestError."""
+    value = call.header(b"x-resume")
+    if value is None:
+        return None
+    try:
+        return ResumeMode(value.decode("latin-1").strip().lower())
+    except ValueError:
+        modes = ", ".join(sorted(ResumeMode))
+        raise BadRequestError(f"the header X-Resume has to be one of {modes}") from None

@@ -3,7 +3,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from broker_controller.assembler import Assembler
+from broker_controller.assembler import MAX_REPEATED, Assembler
 from broker_wire.messages import End, Piece, Texts
 
 
@@ -58,11 +58,13 @@ def test_a_piece_that_replaces_shortens_the_text() -> None:
     assert answer.text == "hello!"
 
 
-def test_an_answer_with_foreign_chunks_cannot_be_continued_from_its_text() -> None:
+def test_an_answer_too_large_to_be_told_to_another_worker_is_not_resumable() -> None:
     answer = Assembler()
+    answer.accept(Piece(1, 1, 0, payload=b"x" * (MAX_REPEATED - 1)))
     assert answer.resumable
-    answer.accept(Piece(1, 1, 0, payload=b"{}"))
+    answer.accept(Piece(1, 1, 1, payload=b"xx"))
     assert not answer.resumable
+    assert answer.choices == ()
 
 
 @given(

@@ -20,7 +20,7 @@ class NoLink:
 
 def request(operation: Operation, **body: object) -> Request:
     generate = Generate("c", 1, 1, "r", "m", operation, 60.0, msgspec.json.encode({"model": "m", **body}))
-    return parse_request(generate, deadline=60.0, resume_text="", suspect=False, link=NoLink())
+    return parse_request(generate, deadline=60.0, suspect=False, link=NoLink())
 
 
 def test_a_request_of_llavas_is_passed_on_as_the_client_wrote_it() -> None:

@@ -16,7 +16,7 @@ from broker_controller.errors import (
 )
 from broker_controller.forecast import Outlook
 from broker_controller.http import events, streaming
-from broker_wire.messages import Operation, Piece, Usage
+from broker_wire.messages import Operation, Piece, ResumeMode, Usage
 from tests.unit.http_double import World
 
 CHAT = "/v1/chat/completions"
@@ -113,7 +113,8 @@ async def test_usage_is_streamed_for_those_who_ask() -> None:
 async def test_an_engines_own_chunks_pass_untouched() -> None:
     world = World()
     answer = world.post(CHAT, chat(stream=True))
-    own = b'{"id":"theirs", "choices":[{"delta":{"tool_calls":[{"index":0}]}}], "new_field": 1.0}'
+    choice = b'{"delta":{"tool_calls":[{"index":0}]}, "finish_reason": "tool_calls"}'
+    own = b'{"id":"theirs", "choices":[' + choice + b'], "new_field": 1.0}'
     (await world.gateway.submitted()).start().feed(piece(payload=own), piece(payload=b'{\n"x":1}')).end()
     assert (await answer.whole()).body == b"data: " + own + b'\n\ndata: { "x":1}\n\ndata: [DONE]\n\n'
 
@@ -476,3 +477,24 @@ async def test_an_unknown_model_is_a_404_that_names_the_served_ones() -> None:
     assert answer.status == 404
     assert "tiny" in answer.json()["error"]["message"]
     assert answer.json()["error"]["param"] == "model"
+
+
+@pytest.mark.parametrize(
+    ("header", "wish"), [("never", ResumeMode.NEVER), (" Prefix", ResumeMode.PREFIX), (None, None)]
+)
+async def test_a_clients_wish_for_the_middle_of_an_answer_is_passed_on(
+    header: str | None, wish: ResumeMode | None
+) -> None:
+    world = World()
+    answer = world.post(CHAT, chat(), headers={} if header is None else {"X-Resume": header})
+    stream = await world.gateway.submitted()
+    assert stream.submission.resume is wish
+    stream.start().feed("a").end()
+    assert (await answer.whole()).status == 200
+
+
+async def test_a_wish_that_is_none_of_the_three_is_refused() -> None:
+    answer = World().post(CHAT, chat(), headers={"X-Resume": "always"})
+    await answer.whole()
+    assert answer.status == 400
+    assert b"X-Resume has to be one of never, prefix, replay" in answer.body

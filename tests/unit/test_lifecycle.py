@@ -2,6 +2,7 @@
 
 import pytest
 
+from broker_controller.assembler import MAX_REPEATED
 from broker_controller.decisions import Action, Broadcast, GiveUp, Limits, Place, Publish, Stage, Tell
 from broker_controller.errors import (
     DeadlineError,
@@ -14,7 +15,20 @@ from broker_controller.errors import (
     WorkerNotFoundError,
 )
 from broker_controller.lifecycle import RequestLife
-from broker_wire.messages import Ask, Cancel, Failed, FailureKind, Go, Piece, Resend, Started, Stop, Texts
+from broker_wire.messages import (
+    Ask,
+    Cancel,
+    Failed,
+    FailureKind,
+    Go,
+    Had,
+    Piece,
+    Resend,
+    ResumeMode,
+    Started,
+    Stop,
+    Texts,
+)
 
 NOW = 100.0
 
@@ -202,10 +216,32 @@ def test_a_held_copy_goes_when_the_former_worker_does_not_come_back() -> None:
     assert life.instance == "i2"
 
 
-def test_an_answer_of_foreign_chunks_is_not_continued_elsewhere() -> None:
+def test_what_the_client_has_besides_text_is_told_to_whoever_goes_on() -> None:
     life = running_life()
-    life.answer.accept(Piece(7, 1, 0, payload=b"{}"))
-    assert isinstance(error_of(life.on_ask(ask("i2"), NOW, NOW)), WorkerLostError)
+    life.answer.accept(Piece(7, 1, 0, "a", index=1))
+    [go] = [action.message for action in life.on_ask(ask("i2"), NOW, NOW) if isinstance(action, Tell)][:1]
+    assert isinstance(go, Go)
+    assert (go.text, go.choices) == ("", (Had(1, "a"),))
+
+
+def test_an_answer_too_large_to_repeat_ends_as_an_error_that_says_so() -> None:
+    life = running_life()
+    life.answer.accept(Piece(7, 1, 0, payload=bytes(MAX_REPEATED + 1)))
+    error = error_of(life.on_ask(ask("i2"), NOW, NOW))
+    assert isinstance(error, WorkerLostError)
+    assert "too many to repeat" in str(error)
+
+
+def test_a_client_that_wants_no_resume_gets_an_error_once_the_answer_has_begun() -> None:
+    life = running_life(text="ab")
+    life.resume = ResumeMode.NEVER
+    error = error_of(life.on_ask(ask("i2"), NOW, NOW))
+    assert isinstance(error, WorkerLostError)
+    assert "X-Resume: never" in str(error)
+    unbegun = running_life()
+    unbegun.resume = ResumeMode.NEVER
+    assert any(isinstance(action, Tell) for action in unbegun.on_ask(ask("i2"), NOW, NOW))
+    assert unbegun.attempt == 2
 
 
 # --- death
@@ -346,7 +382,7 @@ def test_a_copy_that_waits_for_the_former_worker_does_not_outwait_the_deadline()
 
 def test_who_asks_for_a_request_that_ends_by_that_is_stopped_at_once() -> None:
     life = running_life()
-    life.answer.accept(Piece(7, 1, 0, payload=b"{}"))
+    life.answer.accept(Piece(7, 1, 0, payload=bytes(MAX_REPEATED + 1)))
     assert Tell("i2", Stop("c", 7, 1)) in life.on_ask(ask("i2"), NOW, NOW)
     poison = running_life(max_kills=1)
     for number in (1, 2):

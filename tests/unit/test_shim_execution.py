@@ -579,7 +579,7 @@ async def test_an_engine_that_goes_on_by_itself_gets_the_text(executor: EngineEx
 
 @pytest.mark.parametrize(("text", "next_seq"), [("abc", 3), ("", 3)])
 async def test_an_engine_that_cannot_go_on_says_so(executor: EngineExecutor, text: str, next_seq: int) -> None:
-    resume = "never" if text else "replay"
+    resume = "never" if text else "prefix"
     stream = await answer(executor, yields("abc"), resume=resume, given=assignment(text=text, next_seq=next_seq))
 
     assert stream.failure[0] is FailureKind.NOT_RESUMABLE

@@ -16,9 +16,7 @@ HELLO = [{"role": "user", "content": "hello"}]
 def parse(body: Any, operation: Operation = Operation.COMPLETION, stream: FakeStream | None = None) -> Request:
     raw = body if isinstance(body, bytes) else json.dumps(body).encode()
     generate = Generate("c", 1, 1, "r-1", "m", operation, 60.0, raw)
-    return parse_request(
-        generate, deadline=time.monotonic() + 60.0, resume_text="", suspect=True, link=stream or FakeStream()
-    )
+    return parse_request(generate, deadline=time.monotonic() + 60.0, suspect=True, link=stream or FakeStream())
 
 
 def test_a_chat() -> None:

@@ -49,6 +49,9 @@ _PASSED_ON = (
     "ignore_eos",
 )
 
+_SHAPED = ("grammar", "json_schema", "response_format", "tools")
+"""What makes of an answer more than text that can be continued."""
+
 
 class LlamaCpp:
     """One loaded model.
@@ -252,7 +255,14 @@ def _continued(messages: list[dict[str, Any]], text: str) -> list[dict[str, Any]
 
 def register(worker: Worker, model: str, engine: LlamaCpp) -> None:
     """Serve a model by it; an answer that another worker began is gone on with."""
-    worker.add_model(model, engine.generate, context_length=engine.context_length, resume="prefix")
+    worker.add_model(model, engine.generate, context_length=engine.context_length, resume=resume_of)
+
+
+def resume_of(request: Request) -> str:
+    """Text goes on from what is there; what a grammar or tools have shaped is repeated, where nothing is by chance."""
+    if not any(request.parameters.get(name) for name in _SHAPED):
+        return "prefix"
+    return "replay" if request.temperature == 0 or request.seed is not None else "never"
 
 
 def find_default_model() -> Path:

@@ -1,0 +1,34 @@
+"""How an answer goes on that another worker began: from its text, by repeating it, or not at all. Used by `run`."""
+
+from broker_wire.messages import ResumeMode
+from workers_shim.replay import Replay
+from workers_shim.request import Request
+from workers_shim.served_model import ServedModel
+from workers_shim.stream import Assignment
+
+
+class NotResumableError(Exception):
+    """The engine cannot go on from the middle."""
+
+
+def prepare_resume(assignment: Assignment, model: ServedModel, request: Request) -> Replay | None:
+    """Gives the request the text that it goes on after, or returns what the repetition is compared with.
+
+    A client's wish counts more than what the model is declared to do: what is repeated is compared in any case.
+    Raises: NotResumableError, with a sentence.
+    """
+    mode = model.resume_mode(request)
+    wish = assignment.generate.resume or mode
+    if wish is ResumeMode.REPLAY:
+        replay = Replay(assignment.text, assignment.choices)
+        return None if replay.complete else replay
+    if wish is ResumeMode.NEVER:
+        raise NotResumableError(f"model {model.name!r} cannot go on from the middle of this answer")
+    if mode is not ResumeMode.PREFIX:
+        raise NotResumableError(f"model {model.name!r} cannot go on from a text, as X-Resume asks for")
+    if any(had.index or had.chunks or had.ended for had in assignment.choices) or not assignment.text:
+        raise NotResumableError(
+            f"model {model.name!r} goes on from a text, and the client has more than the text of one answer"
+        )
+    request.resume_text = assignment.text
+    return None
