@@ -368,6 +368,7 @@ STATUS = {
                 "models": [{"name": _MODEL, "workers": 1, "slots": 4, "free": 3, "queue_length": 0}],
                 "streams": {"running": 1, "waiting": 0, "finished": 17, "failed": 0, "inflight_bytes": 812},
                 "garbage": {},
+                "process": {"tasks": 21, "open_files": 17, "threads": 2, "resident_bytes": 61440000},
             },
         )
     }

@@ -7,6 +7,7 @@ from fastapi import APIRouter, Response
 
 from broker_controller.http import documentation as docs
 from broker_controller.http.services import Services
+from broker_controller.process_facts import process_facts
 from broker_controller.worker_record import RecordState
 
 TAG = "Operations"
@@ -31,7 +32,7 @@ def operations_router(services: Services) -> APIRouter:
 
     @router.get("/status", openapi_extra=docs.STATUS)
     async def status() -> Response:
-        """Workers, models with the requests that wait for each, streams, broker, garbage."""
+        """Workers, models with the requests that wait for each, streams, broker, garbage, and this process."""
         return _json(200, _status(services))
 
     @router.get("/test_connection", openapi_extra=docs.TEST_CONNECTION)
@@ -74,6 +75,7 @@ def _status(services: Services) -> dict[str, Any]:
         "models": _models(services),
         "streams": services.gateway.status(),
         "garbage": dict(services.garbage.counts),
+        "process": process_facts(),
     }
 
 

@@ -44,6 +44,8 @@ async def test_the_status_shows_workers_models_broker_and_garbage() -> None:
     ]
     assert status["http_workers"] == [{"worker": "http://old", "state": "bridging"}]
     assert status["streams"] == {"running": 0, "waiting": 0}
+    assert status["process"].keys() == {"tasks", "open_files", "threads", "resident_bytes"}
+    assert status["process"]["tasks"] >= 1
     assert status["garbage"] == {"fleet": 2}
 
 
