@@ -14,6 +14,7 @@ import uvloop
 from fastapi import FastAPI
 
 from broker_controller import log
+from broker_controller.decisions import Limits
 from broker_controller.docker_broker import DockerBrokerError
 from broker_controller.http.app import create_app
 from broker_controller.http.server import ListenError, Server, listen
@@ -142,6 +143,7 @@ def _service_config(settings: Settings, broker: RunningBroker) -> ServiceConfig:
         expiration=settings.heartbeat_expiration,
         check_interval=settings.check_interval,
         max_inflight_bytes=settings.max_inflight_bytes,
+        limits=Limits(worker_wait=settings.worker_wait),
         http_workers=settings.allow_http_workers,
         http_worker_slots=settings.http_worker_slots,
     )

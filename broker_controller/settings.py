@@ -14,6 +14,7 @@ from urllib.parse import urlsplit
 from msgspec import Struct
 
 from broker_controller.address_guard import LOOPBACK, Network, parse_networks
+from broker_controller.decisions import Limits
 from broker_controller.dispatch import DispatchMethod
 from broker_controller.log import LEVELS
 from broker_wire.topology import QueueBounds, Topology
@@ -59,6 +60,7 @@ class Settings(Struct, frozen=True):
     heartbeat_expiration: float = 90.0
     check_interval: float = 30.0
     request_timeout: float = 600.0
+    worker_wait: float = Limits().worker_wait
     queue_limit: int = QueueBounds().max_length
     max_body_bytes: int = MAX_BODY_BYTES
     max_inflight_bytes: int = 1024 * 1024 * 1024
@@ -74,7 +76,11 @@ def parse(arguments: Sequence[str] | None = None, environment: Mapping[str, str]
     """
     options = _Options(environment)
     _declare(options)
-    given = options.from_environment | vars(options.parser.parse_args(arguments))
+    commanded = vars(options.parser.parse_args(arguments))
+    if not commanded.get("broker_url"):
+        # Empty, as a script's unset variable is: not given.
+        commanded.pop("broker_url", None)
+    given = options.from_environment | commanded
     if "broker_url" not in given and environment.get("AMQP_URL"):
         given["broker_url"] = environment["AMQP_URL"]
     if given.get("ssl_keyfile") and not given.get("ssl_certfile"):
@@ -157,6 +163,7 @@ def _declare(options: _Options) -> None:
 
     options.begin("Limits")
     add("--request-timeout", _seconds, "S", f"for a request, waiting included ({default.request_timeout:g})")
+    add("--worker-wait", _seconds, "S", f"for a model whose workers have all left ({default.worker_wait:g})")
     add("--queue-limit", _count, "N", f"requests that may wait for one model ({default.queue_limit})")
     add("--max-body-bytes", _count, "N", f"bytes of one request ({default.max_body_bytes})")
     add("--max-inflight-bytes", _count, "N", f"bytes of all requests and answers ({default.max_inflight_bytes})")

@@ -60,6 +60,8 @@ def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     Raises: SettingError; SystemExit, when argparse has said what is wrong, or what can be said.
     """
     options = build_parser().parse_args(arguments)
+    # Empty, as a script's unset variable is: not given.
+    options.broker_url = options.broker_url or os.environ.get(f"{ENVIRONMENT_PREFIX}BROKER_URL") or None
     if options.engine != "run" and options.models is None:
         options.models = _models_of_environment()
         if options.models is None and options.engine == "echo":

@@ -6,8 +6,9 @@ from typing import Any
 import pytest
 
 from broker_controller.address_guard import LOOPBACK
-from broker_controller.cli import main
+from broker_controller.cli import _service_config, main
 from broker_controller.dispatch import DispatchMethod
+from broker_controller.local_broker import BrokerChoice, RunningBroker
 from broker_controller.settings import ENVIRONMENT_PREFIX, SettingError, Settings, parse
 
 
@@ -31,6 +32,7 @@ OPTIONS = [
     ("--heartbeat-expiration", "9", "heartbeat_expiration", 9.0),
     ("--check-interval", "3", "check_interval", 3.0),
     ("--request-timeout", "60", "request_timeout", 60.0),
+    ("--worker-wait", "7", "worker_wait", 7.0),
     ("--queue-limit", "10", "queue_limit", 10),
     ("--max-body-bytes", "1000", "max_body_bytes", 1000),
     ("--max-inflight-bytes", "5000", "max_inflight_bytes", 5000),
@@ -54,6 +56,17 @@ def test_the_brokers_address_may_come_from_amqp_url() -> None:
     environment = {"AMQP_URL": "amqp://a"}
     assert parse([], environment).broker_url == "amqp://a"
     assert parse([], environment | {"BROKER_CONTROLLER_BROKER_URL": "amqp://b"}).broker_url == "amqp://b"
+
+
+def test_an_empty_address_of_the_broker_is_one_not_given() -> None:
+    assert parse(["--broker-url", ""], {}).broker_url is None
+    assert parse(["--broker-url", ""], {"AMQP_URL": "amqp://a"}).broker_url == "amqp://a"
+    assert parse(["--broker-url", ""], {"BROKER_CONTROLLER_BROKER_URL": "amqp://b"}).broker_url == "amqp://b"
+
+
+def test_the_wait_for_a_worker_reaches_the_gateway() -> None:
+    broker = RunningBroker("amqp://a", BrokerChoice.GIVEN)
+    assert _service_config(parse(["--worker-wait", "7"], {}), broker).limits.worker_wait == 7.0
 
 
 def test_networks_are_separated_by_commas_or_given_again() -> None:

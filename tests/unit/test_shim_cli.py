@@ -76,6 +76,20 @@ def test_variables_stand_in_for_options_and_options_win(started: list[Worker], m
     assert (second.config.name, second.config.broker_url) == ("from-the-environment", "amqp://other/")
 
 
+def test_an_empty_address_of_the_broker_is_one_not_given(
+    started: list[Worker], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    command = ["echo", "--model", "a", "--broker-url", ""]
+    assert cli.main(command) == 0
+    monkeypatch.setenv("AMQP_URL", "amqp://broker/")
+    assert cli.main(command) == 0
+    monkeypatch.setenv("WORKERS_SHIM_BROKER_URL", "amqp://other/")
+    assert cli.main(command) == 0
+
+    urls = [worker.config.broker_url for worker in started]
+    assert urls == ["amqp://guest:guest@localhost:5672/", "amqp://broker/", "amqp://other/"]
+
+
 @pytest.mark.parametrize(
     ("command", "words"),
     [
