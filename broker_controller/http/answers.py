@@ -14,7 +14,7 @@ from broker_controller.errors import EngineError
 from broker_controller.http.chunk_merge import is_chunk, merge_chunks
 from broker_controller.http.events import usage_json
 from broker_controller.http.logprobs import append_logprobs
-from broker_controller.http.shapes import Shape
+from broker_controller.http.shapes import CHAT, Shape
 from broker_wire.messages import End, Piece
 
 
@@ -56,9 +56,8 @@ def assemble(shape: Shape, model: str, items: Sequence[str | Piece | End]) -> by
     end = items[-1]
     if type(end) is End and end.result is not None:
         return end.result
-    payloads = [item.payload for item in items if type(item) is Piece and item.payload is not None]
-    if payloads:
-        return _assemble_foreign(shape, payloads, end)
+    if any(type(item) is Piece and item.payload is not None for item in items):
+        return _assemble_foreign(shape, items)
     choices = {0: Choice()}
     for item in items:
         if type(item) is str:
@@ -87,11 +86,12 @@ def _choice(shape: Shape, index: int, choice: Choice, finish_reason: str) -> dic
     }
 
 
-def _assemble_foreign(shape: Shape, payloads: Sequence[bytes], end: str | Piece | End) -> bytes:
+def _assemble_foreign(shape: Shape, items: Sequence[str | Piece | End]) -> bytes:
     try:
-        chunks = [msgspec.json.decode(payload, type=dict[str, Any]) for payload in payloads]
-        if len(chunks) == 1 and not is_chunk(chunks[0]):
-            return payloads[0]
+        chunks = [_foreign_chunk(shape, item) for item in items if type(item) is not End]
+        first, end = items[0], items[-1]
+        if len(chunks) == 1 and type(first) is Piece and first.payload is not None and not is_chunk(chunks[0]):
+            return first.payload
         answer = merge_chunks(shape.kind, chunks)
         if type(end) is End:
             # An engine may say these apart from its own chunks.
@@ -102,3 +102,12 @@ def _assemble_foreign(shape: Shape, payloads: Sequence[bytes], end: str | Piece 
         return msgspec.json.encode(answer)
     except (msgspec.DecodeError, TypeError, AttributeError, KeyError) as error:
         raise EngineError("the engine's answer cannot be read: it is not made of OpenAI's chunks") from error
+
+
+def _foreign_chunk(shape: Shape, item: str | Piece | End) -> dict[str, Any]:
+    """What the engine wrote as text between its own chunks is a chunk, too."""
+    if type(item) is Piece and item.payload is not None:
+        return msgspec.json.decode(item.payload, type=dict[str, Any])
+    index, text = (item.index, item.text) if type(item) is Piece else (0, item)
+    content = {"delta": {"content": text}} if shape is CHAT else {"text": text}
+    return {"choices": [{"index": index, **content}]}

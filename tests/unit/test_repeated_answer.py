@@ -8,9 +8,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from broker_controller.assembler import Assembler
+from broker_controller.http.answers import assemble
 from broker_controller.http.events import EventWriter
 from broker_controller.http.shapes import CHAT
-from broker_wire.messages import End, Piece
+from broker_wire.messages import End, Piece, Usage
 from workers_shim.replay import Diverged, Replay
 from workers_shim.request import Chunk
 
@@ -141,3 +142,19 @@ def test_a_reason_of_the_end_that_the_engine_says_apart_from_its_chunks_is_told_
     last = msgspec.json.decode(writer.encode([End(1, 1, 1, "tool_calls")]).split(b"\n\n")[0].removeprefix(b"data: "))
 
     assert (last["id"], last["choices"][0]["finish_reason"]) == ("g1", "tool_calls")
+
+
+def test_a_whole_answer_has_the_text_between_foreign_chunks_the_first_id_the_reason_and_the_counts() -> None:
+    call = payload(0, "", 2, tool_calls=[{"index": 0, "function": {"name": "look"}}])
+    items: list[str | Piece | End] = [
+        Piece(1, 1, 0, payload=payload(0, "I ", 1)),
+        "look.",
+        Piece(1, 2, 2, payload=call),
+    ]
+    answer = msgspec.json.decode(assemble(CHAT, "m", [*items, End(1, 2, 3, "tool_calls", Usage(3, 4))]))
+
+    [choice] = answer["choices"]
+    assert (answer["id"], answer["created"], answer["usage"]["completion_tokens"]) == ("g1", 1, 4)
+    assert choice["message"]["content"] == "I look."
+    assert choice["message"]["tool_calls"][0]["function"]["name"] == "look"
+    assert choice["finish_reason"] == "tool_calls"
