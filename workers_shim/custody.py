@@ -164,7 +164,7 @@ class Custody:
         if go.apart > 0:
             seconds = min(go.apart, MAX_APART)
             held.apart_until = time.monotonic() + seconds
-            asyncio.get_running_loop().call_later(seconds, self._start_next_apart)
+            asyncio.get_running_loop().call_later(seconds, self._on_apart_over, held)
         outgoing = Outgoing(
             controller, stream, go.attempt, go.next_seq, ready=self.outbox.ready, released=self.outbox.released
         )
@@ -274,6 +274,14 @@ class Custody:
             self.outbox.note(held.key[0], GivenBack(held.key[1], held.attempt))
             self._forget(held)
             self.desk.give_back(held.lease)
+
+    def _on_apart_over(self, held: Held) -> None:
+        remaining = held.apart_until - time.monotonic()
+        if remaining > 0:
+            # A loop's own clock is coarser, and its timers may be early; nobody else would start the next one.
+            asyncio.get_running_loop().call_later(remaining, self._on_apart_over, held)
+        else:
+            self._start_next_apart()
 
     def _start_next_apart(self) -> None:
         if self._runs_apart():

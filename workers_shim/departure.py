@@ -5,6 +5,7 @@ Also the judgement whether it has to: a name belongs to one instance at a time.
 
 import asyncio
 import logging
+import time
 from collections.abc import Callable
 from contextlib import suppress
 
@@ -48,6 +49,7 @@ class Departure:
     def __init__(
         self,
         worker: str,
+        instance: str,
         *,
         intake: Intake,
         custody: Custody,
@@ -59,6 +61,7 @@ class Departure:
         farewell: float,
     ) -> None:
         self._worker = worker
+        self._instance = instance
         self._intake = intake
         self._custody = custody
         self._links = links
@@ -78,6 +81,25 @@ class Departure:
         """Wait for nothing any more."""
         self._hurry = True
         self._news.set()
+
+    def gives_name_to(self, other: Announce) -> bool:
+        """Whether this instance has to leave, as another one claims its name; said in the log either way."""
+        if other.instance == self._instance:
+            return False
+        yields = must_yield(self._instance, self._announcer.first_sent_at, other, time.monotonic())
+        _log.log(
+            logging.ERROR if yields else logging.WARNING,
+            "%s worker=%s instance=%s other=%s host=%s pid=%d",
+            "name taken over by another instance, this one leaves"
+            if yields
+            else "name kept, the other instance leaves",
+            self._worker,
+            self._instance,
+            other.instance,
+            other.host,
+            other.pid,
+        )
+        return yields
 
     async def leave(self, reason: LeaveReason) -> LeaveReason:
         """Returns: the reason, or that it was ended meanwhile."""

@@ -23,7 +23,7 @@ from workers_shim.config import LeaveReason, Patience, SessionConfig
 from workers_shim.control import Control
 from workers_shim.controller_links import ControllerLinks
 from workers_shim.custody import Custody
-from workers_shim.departure import Departure, must_yield
+from workers_shim.departure import Departure
 from workers_shim.intake import Intake
 from workers_shim.last_will import RENEW_INTERVAL, LastWill
 from workers_shim.orders import Orders
@@ -114,6 +114,7 @@ class WorkerSession:
 
         self._departure = Departure(
             config.name,
+            self.instance,
             intake=self._intake,
             custody=self._custody,
             links=links,
@@ -335,24 +336,5 @@ class WorkerSession:
 
     def on_first_announce(self, other: Announce) -> None:
         """Some instance claims this name."""
-        if other.instance == self.instance or self._leaving.done():
-            return
-        if not must_yield(self.instance, self._announcer.first_sent_at, other, time.monotonic()):
-            _log.warning(
-                "name kept, the other instance leaves worker=%s instance=%s other=%s host=%s pid=%d",
-                self._config.name,
-                self.instance,
-                other.instance,
-                other.host,
-                other.pid,
-            )
-            return
-        _log.error(
-            "name taken over by another instance, this one leaves worker=%s instance=%s other=%s host=%s pid=%d",
-            self._config.name,
-            self.instance,
-            other.instance,
-            other.host,
-            other.pid,
-        )
-        self._leaving.set_result(LeaveReason.TAKEN_OVER)
+        if not self._leaving.done() and self._departure.gives_name_to(other):
+            self._leaving.set_result(LeaveReason.TAKEN_OVER)
