@@ -9,7 +9,7 @@ import pytest
 
 from broker_wire.messages import FailureKind, Operation, Usage
 from tests.unit.fake_stream import PATIENCE, FakeStream, assignment
-from workers_shim import Worker
+from workers_shim import Request, Worker
 from workers_shim.engines.llamacpp_tokens import TokenCounter
 from workers_shim.execution import EngineExecutor
 from workers_shim.served_model import serve
@@ -277,3 +277,37 @@ def test_settings_that_the_model_cannot_have_are_refused(
 ) -> None:
     with pytest.raises(ValueError, match=words):
         llamacpp.LlamaCpp.load(**how)
+
+
+async def test_the_seed_of_an_answer_that_goes_on_is_not_the_one_that_drew_its_beginning(
+    engine: llamacpp.LlamaCpp, monkeypatch: pytest.MonkeyPatch, executor: EngineExecutor
+) -> None:
+    seeds: list[int] = []
+    begin = llamacpp._Generation.__init__
+
+    def note(self: Any, server: Any, request: Any, body: dict[str, Any]) -> None:
+        seeds.append(body["seed"])
+        begin(self, server, request, body)
+
+    monkeypatch.setattr(llamacpp._Generation, "__init__", note)
+    await answer(executor, prompt=COUNT, text=" 7, 8,", seed=2**32 - 2, max_tokens=20)
+    await answer(executor, prompt=COUNT, seed=7, max_tokens=1)
+
+    assert 0 <= seeds[0] < 20
+    assert seeds[1] == 7
+
+
+@pytest.mark.parametrize(
+    ("body", "mode"),
+    [
+        ({}, "prefix"),
+        ({"logprobs": True}, "prefix"),
+        ({"tools": [{"type": "function"}]}, "never"),
+        ({"tools": [{"type": "function"}], "temperature": 0}, "replay"),
+        ({"response_format": {"type": "json_object"}, "seed": 0}, "replay"),
+    ],
+)
+def test_what_is_more_than_text_is_repeated_only_where_nothing_is_by_chance(body: dict[str, Any], mode: str) -> None:
+    parameters = {name: value for name, value in body.items() if name not in ("temperature", "seed")}
+    request = Request(model="m", parameters=parameters, temperature=body.get("temperature"), seed=body.get("seed"))
+    assert llamacpp.resume_of(request) == mode

@@ -26,6 +26,8 @@ MAX_DEFAULT_THREADS = 16
 PROMPT_PART = 128
 """Tokens of a prompt between two looks at whether it is still wanted: half a second on one core of a small machine.
 As fast as llama.cpp's 2,048 on a CPU, and other streams are held up no longer than that."""
+RANDOM_SEED = 2**32 - 1
+"""llama.cpp's LLAMA_DEFAULT_SEED: it takes one of its own."""
 
 # What a client may say besides the fields that `Request` has. Anything else would reach into the server's own doings.
 _PASSED_ON = (
@@ -126,6 +128,9 @@ class LlamaCpp:
             if body["max_tokens"] < 1:
                 yield Chunk(finish_reason="length")
                 return
+        if had and body.get("seed", -1) >= 0:
+            # With the same one it would draw for these tokens what it drew for the first ones.
+            body["seed"] = (body["seed"] + had) % RANDOM_SEED
         generation = _Generation(self._server, request, body)
         try:
             for chunk in generation.chunks():
