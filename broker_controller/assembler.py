@@ -19,10 +19,10 @@ at worst, in a message of 16 MiB at most, and a worker would be long at repeatin
 class _Choice:
     """What is kept of one choice besides the text of choice 0."""
 
-    __slots__ = ("ended", "measured", "text")
+    __slots__ = ("ended", "measured", "parts")
 
     def __init__(self) -> None:
-        self.text = ""
+        self.parts: list[str] = []
         self.measured = 0
         self.ended = False
 
@@ -95,7 +95,7 @@ class Assembler:
         for index in sorted(self._choices.keys() | digests.keys()):
             choice, digest = self._choices.get(index) or _Choice(), digests.get(index)
             chunks, value = (digest.chunks, digest.value) if digest else (0, b"")
-            found.append(Had(index, choice.text, choice.measured, chunks, value, choice.ended))
+            found.append(Had(index, "".join(choice.parts), choice.measured, chunks, value, choice.ended))
         return tuple(found)
 
     def _keep(self, piece: Piece) -> None:
@@ -111,8 +111,9 @@ class Assembler:
             choice.measured += piece.logprobs is not None
             choice.ended |= piece.finish_reason is not None
         if piece.index:
-            start = choice.text if piece.replace_from is None else choice.text[: piece.replace_from]
-            choice.text = start + piece.text
+            if piece.replace_from is not None:
+                choice.parts = ["".join(choice.parts)[: piece.replace_from]]
+            choice.parts.append(piece.text)
             return
         if piece.replace_from is not None:
             self._folded = [self.text[: piece.replace_from]]
