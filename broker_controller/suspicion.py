@@ -23,8 +23,8 @@ class Suspicion:
         self._killed: set[str] = set()
         self._deaths = 0
         self._runs_since = 0.0
-        self._doubtful: tuple[str, float, bool] | None = None
-        """Where its copy came back from before any obituary, when, and whether it was apart there."""
+        self._doubtful: dict[str, tuple[float, bool]] = {}
+        """Where its copy came back from before any obituary: when, and whether it was apart there."""
 
     @property
     def kills(self) -> int:
@@ -46,34 +46,34 @@ class Suspicion:
         Without one it counts as a death until it is clear that none comes: the next start cannot wait for that.
         """
         self._clear_doubt(now)
+        # A worker that had it twice was not dead the first time.
+        self.on_alive(instance)
         was_apart = self._is_apart(now)
         self._deaths += 1
         if is_dead:
             return was_apart and self._charge(instance)
-        self._doubtful = instance, now, was_apart
+        self._doubtful[instance] = now, was_apart
         return False
 
     def on_obituary(self, instance: str, now: float) -> bool:
         """A worker that it does not run on any more is dead."""
         self._clear_doubt(now)
-        if self._doubtful is None or self._doubtful[0] != instance:
-            return False
-        was_apart, self._doubtful = self._doubtful[2], None
-        return was_apart and self._charge(instance)
+        doubt = self._doubtful.pop(instance, None)
+        return doubt is not None and doubt[1] and self._charge(instance)
 
     def on_alive(self, instance: str) -> None:
         """The worker is not dead: it gave the request back, or its connection was cut for a moment."""
         self._killed.discard(instance)
-        if self._doubtful is not None and self._doubtful[0] == instance:
-            self._doubtful = None
+        if self._doubtful.pop(instance, None) is not None:
             self._deaths -= 1
 
     def _is_apart(self, now: float) -> bool:
         return now - self._runs_since < self.apart * MARGIN
 
     def _clear_doubt(self, now: float) -> None:
-        if self._doubtful is not None and now - self._doubtful[1] >= OBITUARY_DELAY:
-            self.on_alive(self._doubtful[0])
+        for instance, (since, _) in list(self._doubtful.items()):
+            if now - since >= OBITUARY_DELAY:
+                self.on_alive(instance)
 
     def _charge(self, instance: str) -> bool:
         self._killed.add(instance)
