@@ -164,10 +164,12 @@ class Fleet:
                 self._bridges.on_upstream_heartbeat(message)
 
     def _lose(self, obituary: Obituary) -> None:
-        self._registry.apply_obituary(obituary, self._gateway.watched())
+        is_known = self._registry.apply_obituary(obituary, self._gateway.watched())
+        # An instance that has lost its name to another may still run requests.
         self._gateway.on_worker_gone(obituary.instance, in_order=False)
         self._bridges.on_worker_gone(obituary.worker)
-        _log.warning("worker lost worker=%s instance=%s", obituary.worker, obituary.instance)
+        if is_known:
+            _log.warning("worker lost worker=%s instance=%s", obituary.worker, obituary.instance)
 
     def _on_announce(self, message: Announce, now: float) -> None:
         check_worker_name(message.worker)

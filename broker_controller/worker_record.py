@@ -230,7 +230,8 @@ class WorkerRecord(Struct, eq=False, kw_only=True):
         return [*self._sent, *self._started]
 
     def _take_report(self, load: Load, now: float) -> None:
-        self.reported = load
+        # A stranger's figure adds up to the fleet's free slots on the status page.
+        self.reported = Load(load.running, load.waiting, min(max(0, load.free), self.slots))
         self.last_seen = now
 
     def _reported_length(self) -> int:

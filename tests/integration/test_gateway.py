@@ -34,6 +34,7 @@ from broker_wire.messages import (
     Heartbeat,
     Introduce,
     Load,
+    Obituary,
     Operation,
     Pause,
     Piece,
@@ -367,6 +368,16 @@ async def test_a_goodbye_and_an_obituary_are_known_at_once(
         await hand.die()
         await eventually(lambda: service.controller.list_models() == [])
         assert service.controller.registry.get("w1") is not None
+
+
+async def test_an_obituary_of_nobody_is_no_line_in_the_log(
+    service: ControllerService, worker: HandWorker, eventually: Eventually, caplog: pytest.LogCaptureFixture
+) -> None:
+    await eventually(lambda: service.controller.list_models() == ["m"])
+    worker.say(Obituary("ghost", "i-ghost"))
+    worker.say(Obituary("w1", worker.instance))
+    await eventually(lambda: "worker lost worker=w1" in caplog.text)
+    assert "ghost" not in caplog.text
 
 
 async def test_a_worker_of_another_major_version_is_told_and_shown(

@@ -131,3 +131,14 @@ def test_a_request_that_moves_to_nobody_leaves_where_it_was(registry: Registry) 
     registry.note_sent("a", 1, 0.0)
     registry.note_started("nobody", 1)
     assert load(registry, "a") == 0
+
+
+@pytest.mark.parametrize(("said", "believed"), [(-5, 0), (3, 3), (10**12, 4)])
+def test_no_worker_has_more_free_slots_than_slots(said: int, believed: int) -> None:
+    registry = Registry()
+    registry.apply_announce(Announce("w", "i", slots=4, load=Load(free=said)), 0.0)
+    record = registry.get("w")
+    assert record is not None
+    assert record.reported.free == believed
+    registry.apply_heartbeat(Heartbeat("w", "i", Load(free=said)), 1.0)
+    assert record.reported.free == believed
