@@ -1,6 +1,6 @@
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help setup demo test test-unit lint types imports fuzz test-compose bench clean
+.PHONY: help setup demo test test-unit test-faults lint types imports fuzz test-compose bench clean
 
 BIN := .venv/bin
 PYTHON ?= python3
@@ -25,6 +25,9 @@ test: setup ## run everything: style, types, import arrows, and all tests on a r
 
 test-unit: setup ## run the tests that need no broker
 	$(BIN)/pytest tests/unit
+
+test-faults: setup ## kill, freeze and restart every part under load, and print what came of it
+	$(BIN)/pytest tests/faults
 
 lint: setup ## check style and format
 	$(BIN)/ruff check

@@ -1,0 +1,154 @@
+"""A worker program for the fault tests: repeats the prompt's words, and the prompt says what goes wrong on the way.
+
+    pause:S        S seconds before the first token; not where the answer goes on from a prefix
+    block:N:S      after N tokens the thread sleeps for S seconds; not where the answer goes on after that point
+    raise:N        raises after N tokens
+    raise-once:N   the same, in the first attempt alone
+    refuse         the request's own fault
+    poison:N       the process is killed as by out-of-memory, once the answer has N tokens
+
+Started as `python -m tests.faults.engine`; it uses the shim's public API only. `expected` is the whole right text.
+"""
+
+import argparse
+import hashlib
+import os
+import signal
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+from broker_wire.log_lines import log_to_stderr
+from workers_shim import Chunk, Request, RequestError, Usage, Worker
+
+ENGINE_SAYS = "the test's engine fails here"
+_LOOK_INTERVAL = 0.05
+"""Seconds between two looks at whether anybody still wants the answer."""
+
+
+def expected(prompt: str, tokens: int) -> str:
+    """The whole answer: the prompt's words again and again, one a token, joined by single spaces."""
+    return "".join(_token(prompt.split(), index) for index in range(tokens))
+
+
+def _token(words: list[str], index: int) -> str:
+    return f" {words[index % len(words)]}" if index else words[0]
+
+
+class Script:
+    """What the words of one prompt ask for."""
+
+    def __init__(self, prompt: str) -> None:
+        self._steps = dict[str, list[float]]()
+        for word in prompt.split():
+            name, *numbers = word.split(":")
+            if name in ("pause", "block", "raise", "raise-once", "refuse", "poison"):
+                self._steps[name] = [float(number) for number in numbers]
+
+    @property
+    def refuses(self) -> bool:
+        return "refuse" in self._steps
+
+    @property
+    def pause(self) -> float:
+        return self._steps.get("pause", [0.0])[0]
+
+    def block(self, index: int) -> float:
+        after, seconds = self._steps.get("block", (-1.0, 0.0))
+        return seconds if index == after else 0.0
+
+    def raises(self, index: int, *, first_attempt: bool) -> bool:
+        once = first_attempt and self._steps.get("raise-once") == [index]
+        return once or self._steps.get("raise") == [index]
+
+    def kills(self, index: int) -> bool:
+        return index >= self._steps.get("poison", [float("inf")])[0]
+
+
+class Engine:
+    """Answers at a pace of its own. `journal` is a folder with one file a prompt, to which each start adds a line."""
+
+    def __init__(self, name: str, tokens_per_second: float, journal: Path) -> None:
+        self._name = name
+        self._interval = 1.0 / tokens_per_second
+        self._journal = journal
+
+    def generate(self, request: Request) -> Iterator[str | Chunk]:
+        """Raises: RequestError; RuntimeError, where the prompt wants it."""
+        prompt = _prompt_of(request)
+        attempts = note_start(self._journal, prompt, self._name)
+        script = Script(prompt)
+        if script.refuses:
+            raise RequestError("the test's engine refuses this")
+        words, count = prompt.split(), request.max_tokens or 64
+        begin = len(request.resume_text.split())
+        if not begin:
+            _wait(request, script.pause)
+        began = time.monotonic()
+        for index in range(begin, count):
+            _wait(request, began + (index - begin) * self._interval - time.monotonic())
+            if script.kills(index):
+                os.kill(os.getpid(), signal.SIGKILL)
+            if script.raises(index, first_attempt=attempts == 1):
+                raise RuntimeError(ENGINE_SAYS)
+            if not begin or index > begin:
+                time.sleep(script.block(index))
+            yield _token(words, index)
+        yield Chunk(finish_reason="length", usage=Usage(len(words), count))
+
+
+def note_start(journal: Path, prompt: str, worker: str) -> int:
+    """Write down that a worker began with this prompt; which attempt it is."""
+    path = journal / hashlib.blake2s(prompt.encode(), digest_size=12).hexdigest()
+    with path.open("a") as lines:
+        lines.write(f"{worker}\n")
+    return len(path.read_text().splitlines())
+
+
+def starts(journal: Path, prompt: str) -> list[str]:
+    """The workers that began with this prompt, in order."""
+    path = journal / hashlib.blake2s(prompt.encode(), digest_size=12).hexdigest()
+    return path.read_text().splitlines() if path.exists() else []
+
+
+def _wait(request: Request, seconds: float) -> None:
+    until = time.monotonic() + seconds
+    while (left := until - time.monotonic()) > 0:
+        request.raise_if_cancelled()
+        time.sleep(min(left, _LOOK_INTERVAL))
+
+
+def _prompt_of(request: Request) -> str:
+    return str(request.messages[-1]["content"]) if request.messages else request.prompt or ""
+
+
+def main() -> None:
+    """Read the command line and serve."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--model", default="m")
+    parser.add_argument("--name", required=True)
+    parser.add_argument("--broker-url", required=True)
+    parser.add_argument("--prefix", required=True)
+    parser.add_argument("--journal", type=Path, required=True)
+    parser.add_argument("--slots", type=int, default=4)
+    parser.add_argument("--tokens-per-second", type=float, default=20.0)
+    parser.add_argument("--resume", choices=("prefix", "replay", "never"), default="prefix")
+    parser.add_argument("--drain-timeout", type=float, default=600.0)
+    parser.add_argument("--grace", type=float)
+    options = parser.parse_args()
+    log_to_stderr("info")
+    worker = Worker(
+        options.name,
+        slots=options.slots,
+        broker_url=options.broker_url,
+        prefix=options.prefix,
+        drain_timeout=options.drain_timeout,
+        **({} if options.grace is None else {"grace": options.grace}),
+    )
+    engine = Engine(options.name, options.tokens_per_second, options.journal)
+    worker.add_model(options.model, engine.generate, resume=options.resume)
+    worker.run()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,92 @@
+"""What one client sent and got, and the one thing that came of it. Pure: times are monotonic seconds, passed in.
+
+Written by `load`, judged at the end of every fault test.
+"""
+
+from enum import StrEnum
+
+from msgspec import Struct, field
+
+from tests.faults.engine import expected
+
+SLACK = 5.0
+"""Seconds after its deadline in which a request has to have ended, on a machine that is busy."""
+
+
+class Verdict(StrEnum):
+    """What came of a request."""
+
+    COMPLETE = "complete"
+    ERROR = "error"
+    LOST = "lost"
+    DUPLICATED = "duplicated"
+    HUNG = "hung"
+
+
+class Exchange(Struct, kw_only=True):
+    """One request and its answer.
+
+    Attributes:
+        group: the state that it was brought into before the fault: "queued", "starting" or "mid-stream".
+        deadline: when the request has to have ended, on the same clock as `sent_at` and the chunks' times.
+        status: of HTTP; 0 before it is known.
+        errors: the error objects, of the body or in the stream.
+        finished: the protocol's end was seen.
+        broken: why the connection ended before the answer did.
+        left: the client closed it itself.
+    """
+
+    id: str
+    group: str
+    prompt: str
+    tokens: int
+    sent_at: float
+    deadline: float
+    status: int = 0
+    headers: dict[str, str] = {}
+    chunks: list[tuple[float, str]] = field(default_factory=list)
+    comments: list[str] = field(default_factory=list)
+    errors: list[dict[str, object]] = field(default_factory=list)
+    finished: bool = False
+    broken: str = ""
+    left: bool = False
+    ended_at: float | None = None
+
+    @property
+    def text(self) -> str:
+        """All that the client has."""
+        return "".join(text for _, text in self.chunks)
+
+    @property
+    def error(self) -> dict[str, object]:
+        """The error that it ended with; {} when there is none."""
+        return self.errors[0] if self.errors else {}
+
+    def next_chunk_after(self, time: float) -> float | None:
+        """Seconds from then to the next token; None when there was none."""
+        return next((at - time for at, _ in self.chunks if at > time), None)
+
+
+def judge(exchange: Exchange) -> Verdict:
+    """The one verdict."""
+    if exchange.ended_at is None or exchange.ended_at > exchange.deadline + SLACK:
+        return Verdict.HUNG
+    whole, text = expected(exchange.prompt, exchange.tokens), exchange.text
+    if len(text) > len(whole) or (len(text) == len(whole) and len(exchange.errors) > 1):
+        return Verdict.DUPLICATED
+    if not whole.startswith(text):
+        return Verdict.DUPLICATED if _repeats(text, whole) else Verdict.LOST
+    if exchange.errors:
+        return Verdict.ERROR if _is_one_clear_error(exchange) else Verdict.LOST
+    return Verdict.COMPLETE if text == whole and exchange.finished else Verdict.LOST
+
+
+def _repeats(text: str, whole: str) -> bool:
+    """Whether what follows the right part is something that was sent before."""
+    right = next(index for index, (a, b) in enumerate(zip(text, whole, strict=False)) if a != b)
+    wrong = text[right:].split()[:3]
+    return bool(wrong) and " ".join(wrong) in text[:right]
+
+
+def _is_one_clear_error(exchange: Exchange) -> bool:
+    return len(exchange.errors) == 1 and bool(exchange.error.get("code")) and bool(exchange.error.get("message"))

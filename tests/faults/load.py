@@ -1,0 +1,235 @@
+"""The clients of the fault tests: each streams one answer and writes down every chunk with its time.
+
+h11 over asyncio, so that nothing buffers and a client can leave, half-close or stop reading. Knows no fault.
+"""
+
+import asyncio
+import itertools
+import json
+import time
+from collections.abc import AsyncIterator, Callable
+from enum import Enum
+from types import TracebackType
+from typing import Any, Self
+from urllib.parse import urlsplit
+
+import h11
+
+from tests.faults.history import SLACK, Exchange
+from tests.waiting import eventually
+
+_READ_BYTES = 65536
+DEADLINE = 90.0
+"""Seconds in which a request of these tests ends, unless a test says otherwise."""
+
+
+class Protocol(Enum):
+    """By which surface a client asks; the value is the path."""
+
+    OPENAI = "/v1/chat/completions"
+    LLAVA = "/worker_generate_stream"
+
+
+class Client:
+    """One request and its answer; `exchange` is filled while it runs."""
+
+    def __init__(self, url: str, exchange: Exchange, protocol: Protocol, model: str, headers: dict[str, str]) -> None:
+        self.exchange = exchange
+        self._url = urlsplit(url)
+        self._protocol = protocol
+        self._model = model
+        self._headers = headers
+        self._writer: asyncio.StreamWriter | None = None
+
+    async def run(self) -> Exchange:
+        """Ask, and read until the end or a little after the deadline."""
+        exchange = self.exchange
+        try:
+            async with asyncio.timeout(exchange.deadline + SLACK - time.monotonic()):
+                await self._talk()
+            exchange.ended_at = time.monotonic()
+        except TimeoutError:
+            exchange.broken = "no end within its deadline"
+        except (OSError, h11.RemoteProtocolError) as error:
+            exchange.broken = f"{type(error).__name__}: {error}"
+            exchange.ended_at = time.monotonic()
+        finally:
+            self._disconnect()
+        return exchange
+
+    def leave(self) -> None:
+        """Close the connection, as a client that has seen enough."""
+        self.exchange.left = True
+        self._disconnect()
+
+    def half_close(self) -> None:
+        """Say that nothing more will be sent, and go on reading."""
+        assert self._writer is not None
+        self._writer.write_eof()
+
+    def stop_reading(self) -> None:
+        """Read nothing until `go_on_reading`."""
+        assert self._writer is not None
+        self._transport.pause_reading()
+
+    def go_on_reading(self) -> None:
+        """Read again."""
+        self._transport.resume_reading()
+
+    @property
+    def _transport(self) -> asyncio.Transport:
+        assert self._writer is not None
+        transport = self._writer.transport
+        assert isinstance(transport, asyncio.Transport)
+        return transport
+
+    def _disconnect(self) -> None:
+        if self._writer is not None:
+            self._transport.abort()
+
+    async def _talk(self) -> None:
+        reader, self._writer = await asyncio.open_connection(self._url.hostname, self._url.port)
+        http = h11.Connection(h11.CLIENT)
+        body = json.dumps(self._body()).encode()
+        headers = [
+            ("host", self._url.netloc),
+            ("content-type", "application/json"),
+            ("content-length", str(len(body))),
+            ("connection", "close"),
+            ("x-request-id", self.exchange.id),
+            *self._headers.items(),
+        ]
+        request = h11.Request(method="POST", target=self._protocol.value, headers=headers)
+        for event in (request, h11.Data(data=body), h11.EndOfMessage()):
+            self._writer.write(http.send(event) or b"")
+        await self._writer.drain()
+        parse = self._parse_event if self._protocol is Protocol.OPENAI else self._parse_object
+        end = b"\n\n" if self._protocol is Protocol.OPENAI else b"\0"
+        rest = b""
+        async for data in self._data(http, reader):
+            *parts, rest = (rest + data).split(end)
+            for part in parts:
+                if part:
+                    parse(part, time.monotonic())
+        if rest:
+            self._parse_rejection(rest)
+
+    async def _data(self, http: h11.Connection, reader: asyncio.StreamReader) -> AsyncIterator[bytes]:
+        while True:
+            event = http.next_event()
+            if event is h11.NEED_DATA:
+                http.receive_data(await reader.read(_READ_BYTES))
+            elif isinstance(event, h11.Response):
+                self.exchange.status = event.status_code
+                self.exchange.headers = {name.decode(): value.decode() for name, value in event.headers}
+            elif isinstance(event, h11.Data):
+                yield bytes(event.data)
+            elif isinstance(event, h11.EndOfMessage):
+                return
+
+    def _body(self) -> dict[str, Any]:
+        exchange = self.exchange
+        if self._protocol is Protocol.LLAVA:
+            return {
+                "model": self._model,
+                "prompt": exchange.prompt,
+                "max_new_tokens": exchange.tokens,
+                "echo": False,
+            }
+        messages = [{"role": "user", "content": exchange.prompt}]
+        return {"model": self._model, "messages": messages, "max_tokens": exchange.tokens, "stream": True}
+
+    def _parse_event(self, event: bytes, now: float) -> None:
+        exchange = self.exchange
+        for line in event.split(b"\n"):
+            if line.startswith(b":"):
+                exchange.comments.append(line[1:].strip().decode())
+            elif line == b"data: [DONE]":
+                exchange.finished = True
+            elif line.startswith(b"data: "):
+                chunk = json.loads(line[6:])
+                if "error" in chunk:
+                    exchange.errors.append(chunk["error"])
+                for choice in chunk.get("choices", ()):
+                    if text := choice["delta"].get("content"):
+                        exchange.chunks.append((now, text))
+
+    def _parse_object(self, data: bytes, now: float) -> None:
+        exchange = self.exchange
+        answer = json.loads(data)
+        if answer["error_code"]:
+            exchange.errors.append({"code": answer["error_code"], "message": answer["text"]})
+            return
+        # Each object has the whole text so far: what does not begin with what came before shows as a difference.
+        before, whole = exchange.text, answer["text"]
+        if whole != before:
+            exchange.chunks.append((now, whole.removeprefix(before)))
+        exchange.finished = len(whole) >= len(before) and bool(answer.get("finish_reason"))
+
+    def _parse_rejection(self, body: bytes) -> None:
+        """The JSON of an answer that is no stream."""
+        answer = json.loads(body)
+        if "error" in answer:
+            self.exchange.errors.append(answer["error"])
+
+
+class Load:
+    """All clients of one test: it owns their tasks, and no client outlives it."""
+
+    def __init__(self) -> None:
+        self._tasks = asyncio.TaskGroup()
+        self._numbers = itertools.count(1)
+        self.clients: list[Client] = []
+        self._running: list[asyncio.Task[Exchange]] = []
+
+    async def __aenter__(self) -> Self:
+        await self._tasks.__aenter__()
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None
+    ) -> None:
+        for task in self._running:
+            task.cancel()
+        await self._tasks.__aexit__(kind, error, tb)
+
+    @property
+    def exchanges(self) -> list[Exchange]:
+        """In the order in which they were sent."""
+        return [client.exchange for client in self.clients]
+
+    def send(
+        self,
+        url: str,
+        group: str,
+        *,
+        steps: str = "",
+        tokens: int = 60,
+        within: float = DEADLINE,
+        protocol: Protocol = Protocol.OPENAI,
+        model: str = "m",
+        headers: dict[str, str] | None = None,
+    ) -> Client:
+        """Ask a controller. `steps` are the words that steer the engine; no two prompts are the same."""
+        number = next(self._numbers)
+        now = time.monotonic()
+        exchange = Exchange(
+            id=f"r{number}",
+            group=group,
+            prompt=f"r{number} {steps} quick brown fox jumps".replace("  ", " "),
+            tokens=tokens,
+            sent_at=now,
+            deadline=now + within,
+        )
+        client = Client(url, exchange, protocol, model, headers or {})
+        self.clients.append(client)
+        self._running.append(self._tasks.create_task(client.run(), name=exchange.id))
+        return client
+
+    async def until_each(self, group: str, condition: Callable[[Exchange], object], within: float = 30.0) -> None:
+        """Wait until it is true of every exchange of the group."""
+        await eventually(lambda: all(condition(each) for each in self.exchanges if each.group == group), within)
+
+    async def until_all_ended(self) -> list[Exchange]:
+        """Every exchange, each ended, or given up a little after its deadline."""
+        return list(await asyncio.gather(*self._running))

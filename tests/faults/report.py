@@ -1,0 +1,74 @@
+"""The matrix as a table: a row for each fault and state, printed at the end of the run and kept as JSON."""
+
+import json
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from itertools import pairwise
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+from tests.faults.history import Exchange, Verdict, judge
+
+Row = dict[str, Any]
+"""Plain JSON: pytest-xdist carries it from process to process."""
+HEADINGS = ("fault", "state", "outcome", "moved", "next token, ms", "requests", "lost", "duplicated", "hung")
+
+
+def rows_of(fault: str, exchanges: Iterable[Exchange], fault_at: float) -> list[Row]:
+    """A row for each state that requests were in."""
+    groups: dict[str, list[Exchange]] = {}
+    for exchange in exchanges:
+        groups.setdefault(exchange.group, []).append(exchange)
+    return [_row(fault, state, members, fault_at) for state, members in groups.items()]
+
+
+def _row(fault: str, state: str, members: Sequence[Exchange], fault_at: float) -> Row:
+    verdicts = Counter(str(judge(exchange)) for exchange in members)
+    codes = Counter(str(error.get("code")) for exchange in members for error in exchange.errors)
+    pauses = [pause for each in members if (pause := _pause(each, fault_at)) is not None]
+    return {
+        "fault": fault,
+        "state": state,
+        "verdicts": dict(verdicts),
+        "codes": dict(codes),
+        "moved": sum(has_moved(exchange) for exchange in members),
+        "next_token_ms": [round(1000 * median(pauses), 1), round(1000 * max(pauses), 1)] if pauses else None,
+        "requests": len(members),
+    }
+
+
+def has_moved(exchange: Exchange) -> bool:
+    """Its answer took more than one attempt, and the client was told so."""
+    return any("moved" in comment for comment in exchange.comments)
+
+
+def _pause(exchange: Exchange, moment: float) -> float | None:
+    """Seconds from `moment` until the longest silence after it was over, of a moved stream that had a chunk before."""
+    times = [time for time, _ in exchange.chunks]
+    if not has_moved(exchange) or not times or times[0] > moment:
+        return None
+    gaps = [(after - before, after) for before, after in pairwise(times) if after > moment]
+    return max(gaps)[1] - moment if gaps else None
+
+
+def write(rows: Sequence[Row], path: str) -> None:
+    """Keep them."""
+    Path(path).write_text(json.dumps(rows, indent=1) + "\n")
+
+
+def table(rows: Sequence[Row]) -> list[str]:
+    """Aligned lines, the heading first."""
+    cells = [HEADINGS, *(_cells(row) for row in rows)]
+    widths = [max(len(line[column]) for line in cells) for column in range(len(HEADINGS))]
+    return ["  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip() for line in cells]
+
+
+def _cells(row: Row) -> tuple[str, ...]:
+    verdicts, codes, pauses = row["verdicts"], row["codes"], row["next_token_ms"]
+    outcome = [f"{verdicts[kind]} {kind}" for kind in (Verdict.COMPLETE, Verdict.ERROR) if verdicts.get(kind)]
+    causes = f" ({', '.join(codes)})" if codes else ""
+    bad = (str(verdicts.get(kind, 0)) for kind in (Verdict.LOST, Verdict.DUPLICATED, Verdict.HUNG))
+    next_token = f"{pauses[0]:.0f}, at most {pauses[1]:.0f}" if pauses else "-"
+    return (row["fault"], row["state"], ", ".join(outcome) + causes, str(row["moved"]), next_token,
+            str(row["requests"]), *bad)  # fmt: skip

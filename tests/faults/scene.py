@@ -1,0 +1,114 @@
+"""A fleet of real processes under a load whose requests are brought into a known state before a fault is injected.
+
+queued      in the model's queue, for every slot is taken
+starting    at a worker that has not given the first token
+mid-stream  the client has some of the answer
+"""
+
+import asyncio
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from broker_controller.private_node import PrivateNode
+from tests.acceptance.fleet import Fleet, RunningController
+from tests.faults import leftovers
+from tests.faults.history import Exchange
+from tests.faults.load import Client, Load
+from tests.processes import Process, Processes
+from tests.waiting import eventually_sync
+
+QUEUED, STARTING, MID_STREAM = "queued", "starting", "mid-stream"
+PACE = 20.0
+"""Tokens a second of each stream."""
+TOKENS = 120
+START_SECONDS = 4.0
+"""How long an engine takes for the first token of those that are to be starting."""
+
+
+class Scene:
+    """One fleet and its clients."""
+
+    def __init__(self, processes: Processes, fleet: Fleet, node: PrivateNode, prefix: str, *, journal: Path) -> None:
+        self.fleet = fleet
+        self.node = node
+        self.workers: dict[str, Process] = {}
+        self.fault_at = 0.0
+        self._processes = processes
+        self._prefix = prefix
+        self._journal = journal
+        self._before: leftovers.Leftovers | None = None
+        self.controller: RunningController
+        self.load = Load()
+
+    def start(
+        self, *names: str, slots: int = 4, controller: tuple[str, ...] = (), worker: tuple[str, ...] = ()
+    ) -> None:
+        """One controller and these workers; returns when all are ready."""
+        self.controller = self.fleet.controller(*controller)
+        for name in names:
+            self.start_worker(name, slots, *worker)
+        self.controller.wait_for_workers(*names)
+        self._before = leftovers.count(self.controller, self.node, self._prefix)
+
+    def start_worker(self, name: str, slots: int = 4, *options: str, broker_url: str = "") -> Process:
+        """Start one that may take the place of an earlier one of its name."""
+        self.workers[name] = self._processes.start(
+            "python",
+            "-m",
+            "tests.faults.engine",
+            *("--name", name, "--slots", str(slots), "--tokens-per-second", str(PACE)),
+            *("--broker-url", broker_url or self.node.url, "--prefix", self._prefix),
+            *("--journal", str(self._journal)),
+            *options,
+        )
+        return self.workers[name]
+
+    # --- the load
+
+    def send(self, group: str, steps: str = "", tokens: int = TOKENS) -> Client:
+        """One client asks; `steps` steer the engine."""
+        return self.load.send(self.controller.url, group, steps=steps, tokens=tokens)
+
+    async def bring(self, *, mid_stream: int = 0, starting: int = 0, queued: int = 0, tokens: int = TOKENS) -> None:
+        """Send so many requests of each kind, and wait until each is in its state."""
+        running = (await self.status())["streams"]["running"]
+        for _ in range(mid_stream):
+            self.send(MID_STREAM, tokens=tokens)
+        await self.load.until_each(MID_STREAM, lambda exchange: len(exchange.chunks) > 2)
+        for _ in range(starting):
+            self.send(STARTING, f"pause:{START_SECONDS:g}", tokens // 2)
+        await self.until(lambda status: status["streams"]["running"] == running + mid_stream + starting)
+        for _ in range(queued):
+            self.send(QUEUED, tokens=tokens // 2)
+        await self.until(lambda status: status["streams"]["waiting"] == queued)
+
+    async def until(self, condition: Callable[[Any], bool], within: float = 30.0) -> None:
+        """Until `/status` says so. The clients go on reading meanwhile."""
+
+        await asyncio.to_thread(eventually_sync, lambda: condition(self.controller.get("/status")), within)
+
+    async def status(self) -> Any:
+        return await asyncio.to_thread(self.controller.get, "/status")
+
+    async def busiest(self) -> str:
+        """The worker that runs most."""
+        workers = (await self.status())["workers"]
+        return str(max(workers, key=lambda worker: worker["running"])["name"])
+
+    def fault(self) -> None:
+        """It is now."""
+        self.fault_at = time.monotonic()
+
+    async def finish(self) -> list[Exchange]:
+        """All answers, when nothing of them is left anywhere."""
+        exchanges = await self.load.until_all_ended()
+        await asyncio.to_thread(eventually_sync, self._nothing_is_left, 60.0)
+        return [exchange for exchange in exchanges if not exchange.left]
+
+    def _nothing_is_left(self) -> bool:
+        assert self._before is not None
+        after = leftovers.count(self.controller, self.node, self._prefix)
+        assert leftovers.same(self._before, after), f"left over: {after}, before: {self._before}"
+        return True
