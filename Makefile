@@ -26,8 +26,9 @@ test: setup ## run everything: style, types, import arrows, and all tests on a r
 test-unit: setup ## run the tests that need no broker
 	$(BIN)/pytest tests/unit
 
-test-faults: setup ## kill, freeze and restart every part under load, and print what came of it
-	$(BIN)/pytest tests/faults
+test-faults: export FAULTS_SETTINGS := default
+test-faults: setup ## kill, freeze and restart every part under load, with the default settings; print what came of it
+	$(BIN)/pytest tests/faults -n 2 --dist worksteal --timeout 400
 
 lint: setup ## check style and format
 	$(BIN)/ruff check

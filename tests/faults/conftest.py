@@ -12,6 +12,7 @@ from tests.acceptance.fleet import Fleet
 from tests.faults import report
 from tests.faults.history import Exchange, Verdict, judge
 from tests.faults.scene import Scene
+from tests.faults.settings import settings_of_environment
 from tests.processes import Processes
 
 Record = Callable[[str, Sequence[Exchange], float], None]
@@ -63,7 +64,7 @@ def record(request: pytest.FixtureRequest) -> Record:
     """`record(fault, exchanges, fault_at)`: rows for the table, and nothing lost, duplicated or hung in any of them."""
 
     def keep(fault: str, exchanges: Sequence[Exchange], fault_at: float) -> None:
-        for row in report.rows_of(fault, exchanges, fault_at):
+        for row in report.rows_of(fault, exchanges, fault_at, settings_of_environment().name):
             request.node.user_properties.append(("matrix", row))
         right = (Verdict.COMPLETE, Verdict.ERROR)
         wrong = [exchange for exchange in exchanges if judge(exchange) not in right]

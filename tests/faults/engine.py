@@ -1,7 +1,7 @@
 """A worker program for the fault tests: repeats the prompt's words, and the prompt says what goes wrong on the way.
 
     pause:S        S seconds before the first token; not where the answer goes on from a prefix
-    block:N:S      after N tokens the thread sleeps for S seconds; not where the answer goes on after that point
+    block:N:S      the thread sleeps for S seconds after N tokens, in the first attempt alone
     raise:N        raises after N tokens
     raise-once:N   the same, in the first attempt alone
     refuse         the request's own fault
@@ -53,9 +53,9 @@ class Script:
     def pause(self) -> float:
         return self._steps.get("pause", [0.0])[0]
 
-    def block(self, index: int) -> float:
+    def block(self, index: int, *, first_attempt: bool) -> float:
         after, seconds = self._steps.get("block", (-1.0, 0.0))
-        return seconds if index == after else 0.0
+        return seconds if first_attempt and index == after else 0.0
 
     def raises(self, index: int, *, first_attempt: bool) -> bool:
         once = first_attempt and self._steps.get("raise-once") == [index]
@@ -76,7 +76,7 @@ class Engine:
     def generate(self, request: Request) -> Iterator[str | Chunk]:
         """Raises: RequestError; RuntimeError, where the prompt wants it."""
         prompt = _prompt_of(request)
-        attempts = note_start(self._journal, prompt, self._name)
+        first_attempt = note_start(self._journal, prompt, self._name) == 1
         script = Script(prompt)
         if script.refuses:
             raise RequestError("the test's engine refuses this")
@@ -89,26 +89,29 @@ class Engine:
             _wait(request, began + (index - begin) * self._interval - time.monotonic())
             if script.kills(index):
                 os.kill(os.getpid(), signal.SIGKILL)
-            if script.raises(index, first_attempt=attempts == 1):
+            if script.raises(index, first_attempt=first_attempt):
                 raise RuntimeError(ENGINE_SAYS)
-            if not begin or index > begin:
-                time.sleep(script.block(index))
+            time.sleep(script.block(index, first_attempt=first_attempt))
             yield _token(words, index)
         yield Chunk(finish_reason="length", usage=Usage(len(words), count))
 
 
 def note_start(journal: Path, prompt: str, worker: str) -> int:
     """Write down that a worker began with this prompt; which attempt it is."""
-    path = journal / hashlib.blake2s(prompt.encode(), digest_size=12).hexdigest()
-    with path.open("a") as lines:
-        lines.write(f"{worker}\n")
-    return len(path.read_text().splitlines())
+    with _page(journal, prompt).open("a") as lines:
+        lines.write(f"{time.monotonic()} {worker}\n")
+    return len(starts_of(journal, prompt))
 
 
-def starts(journal: Path, prompt: str) -> list[str]:
-    """The workers that began with this prompt, in order."""
-    path = journal / hashlib.blake2s(prompt.encode(), digest_size=12).hexdigest()
-    return path.read_text().splitlines() if path.exists() else []
+def starts_of(journal: Path, prompt: str) -> list[tuple[float, str]]:
+    """When which worker began with this prompt, in order. All processes of a machine share the monotonic clock."""
+    page = _page(journal, prompt)
+    lines = page.read_text().splitlines() if page.exists() else []
+    return [(float(at), worker) for at, _, worker in (line.partition(" ") for line in lines)]
+
+
+def _page(journal: Path, prompt: str) -> Path:
+    return journal / hashlib.blake2s(prompt.encode(), digest_size=12).hexdigest()
 
 
 def _wait(request: Request, seconds: float) -> None:

@@ -34,6 +34,7 @@ class Exchange(Struct, kw_only=True):
         finished: the protocol's end was seen.
         broken: why the connection ended before the answer did.
         left: the client closed it itself.
+        starts: when which worker's engine began with it, as the engines say: known after the end.
     """
 
     id: str
@@ -50,6 +51,7 @@ class Exchange(Struct, kw_only=True):
     finished: bool = False
     broken: str = ""
     left: bool = False
+    starts: list[tuple[float, str]] = field(default_factory=list)
     ended_at: float | None = None
 
     @property
@@ -62,9 +64,18 @@ class Exchange(Struct, kw_only=True):
         """The error that it ended with; {} when there is none."""
         return self.errors[0] if self.errors else {}
 
-    def next_chunk_after(self, time: float) -> float | None:
-        """Seconds from then to the next token; None when there was none."""
-        return next((at - time for at, _ in self.chunks if at > time), None)
+    @property
+    def workers(self) -> list[str]:
+        """Whose engines began with it, in order."""
+        return [worker for _, worker in self.starts]
+
+    def pause_after(self, fault_at: float) -> float | None:
+        """Seconds from the fault to the first token that is due to the next worker; None when there was none.
+
+        A token that was under way when the fault came would count otherwise.
+        """
+        again = next((at for at, _ in self.starts[1:] if at > fault_at), None)
+        return None if again is None else next((at - fault_at for at, _ in self.chunks if at > again), None)
 
 
 def judge(exchange: Exchange) -> Verdict:
@@ -72,12 +83,12 @@ def judge(exchange: Exchange) -> Verdict:
     if exchange.ended_at is None or exchange.ended_at > exchange.deadline + SLACK:
         return Verdict.HUNG
     whole, text = expected(exchange.prompt, exchange.tokens), exchange.text
-    if len(text) > len(whole) or (len(text) == len(whole) and len(exchange.errors) > 1):
+    if len(text) > len(whole) or len(exchange.errors) > 1:
         return Verdict.DUPLICATED
     if not whole.startswith(text):
         return Verdict.DUPLICATED if _repeats(text, whole) else Verdict.LOST
     if exchange.errors:
-        return Verdict.ERROR if _is_one_clear_error(exchange) else Verdict.LOST
+        return Verdict.ERROR if text != whole and _is_clear(exchange.error) else Verdict.LOST
     return Verdict.COMPLETE if text == whole and exchange.finished else Verdict.LOST
 
 
@@ -88,5 +99,5 @@ def _repeats(text: str, whole: str) -> bool:
     return bool(wrong) and " ".join(wrong) in text[:right]
 
 
-def _is_one_clear_error(exchange: Exchange) -> bool:
-    return len(exchange.errors) == 1 and bool(exchange.error.get("code")) and bool(exchange.error.get("message"))
+def _is_clear(error: dict[str, object]) -> bool:
+    return bool(error.get("code")) and bool(error.get("message"))

@@ -3,7 +3,6 @@
 import json
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from itertools import pairwise
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -12,21 +11,32 @@ from tests.faults.history import Exchange, Verdict, judge
 
 Row = dict[str, Any]
 """Plain JSON: pytest-xdist carries it from process to process."""
-HEADINGS = ("fault", "state", "outcome", "moved", "next token, ms", "requests", "lost", "duplicated", "hung")
+HEADINGS = (
+    "fault",
+    "state",
+    "settings",
+    "outcome",
+    "moved",
+    "next token, ms",
+    "requests",
+    "lost",
+    "duplicated",
+    "hung",
+)
 
 
-def rows_of(fault: str, exchanges: Iterable[Exchange], fault_at: float) -> list[Row]:
+def rows_of(fault: str, exchanges: Iterable[Exchange], fault_at: float, settings: str) -> list[Row]:
     """A row for each state that requests were in."""
     groups: dict[str, list[Exchange]] = {}
     for exchange in exchanges:
         groups.setdefault(exchange.group, []).append(exchange)
-    return [_row(fault, state, members, fault_at) for state, members in groups.items()]
+    return [{"settings": settings} | _row(fault, state, members, fault_at) for state, members in groups.items()]
 
 
 def _row(fault: str, state: str, members: Sequence[Exchange], fault_at: float) -> Row:
     verdicts = Counter(str(judge(exchange)) for exchange in members)
     codes = Counter(str(error.get("code")) for exchange in members for error in exchange.errors)
-    pauses = [pause for each in members if (pause := _pause(each, fault_at)) is not None]
+    pauses = [pause for each in members if (pause := each.pause_after(fault_at)) is not None]
     return {
         "fault": fault,
         "state": state,
@@ -39,17 +49,8 @@ def _row(fault: str, state: str, members: Sequence[Exchange], fault_at: float) -
 
 
 def has_moved(exchange: Exchange) -> bool:
-    """Its answer took more than one attempt, and the client was told so."""
-    return any("moved" in comment for comment in exchange.comments)
-
-
-def _pause(exchange: Exchange, moment: float) -> float | None:
-    """Seconds from `moment` until the longest silence after it was over, of a moved stream that had a chunk before."""
-    times = [time for time, _ in exchange.chunks]
-    if not has_moved(exchange) or not times or times[0] > moment:
-        return None
-    gaps = [(after - before, after) for before, after in pairwise(times) if after > moment]
-    return max(gaps)[1] - moment if gaps else None
+    """More than one engine began with it."""
+    return len(exchange.starts) > 1
 
 
 def write(rows: Sequence[Row], path: str) -> None:
@@ -70,5 +71,5 @@ def _cells(row: Row) -> tuple[str, ...]:
     causes = f" ({', '.join(codes)})" if codes else ""
     bad = (str(verdicts.get(kind, 0)) for kind in (Verdict.LOST, Verdict.DUPLICATED, Verdict.HUNG))
     next_token = f"{pauses[0]:.0f}, at most {pauses[1]:.0f}" if pauses else "-"
-    return (row["fault"], row["state"], ", ".join(outcome) + causes, str(row["moved"]), next_token,
+    return (row["fault"], row["state"], row["settings"], ", ".join(outcome) + causes, str(row["moved"]), next_token,
             str(row["requests"]), *bad)  # fmt: skip

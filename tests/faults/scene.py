@@ -14,8 +14,10 @@ from typing import Any
 from broker_controller.private_node import PrivateNode
 from tests.acceptance.fleet import Fleet, RunningController
 from tests.faults import leftovers
+from tests.faults.engine import starts_of
 from tests.faults.history import Exchange
 from tests.faults.load import Client, Load
+from tests.faults.settings import settings_of_environment
 from tests.processes import Process, Processes
 from tests.waiting import eventually_sync
 
@@ -33,6 +35,7 @@ class Scene:
     def __init__(self, processes: Processes, fleet: Fleet, node: PrivateNode, prefix: str, *, journal: Path) -> None:
         self.fleet = fleet
         self.node = node
+        self.settings = settings_of_environment()
         self.workers: dict[str, Process] = {}
         self.fault_at = 0.0
         self._processes = processes
@@ -46,11 +49,11 @@ class Scene:
         self, *names: str, slots: int = 4, controller: tuple[str, ...] = (), worker: tuple[str, ...] = ()
     ) -> None:
         """One controller and these workers; returns when all are ready."""
-        self.controller = self.fleet.controller(*controller)
+        self.controller = self.fleet.controller(*self.settings.controller_options(), *controller)
         for name in names:
             self.start_worker(name, slots, *worker)
         self.controller.wait_for_workers(*names)
-        self._before = leftovers.count(self.controller, self.node, self._prefix)
+        eventually_sync(self._is_idle)
 
     def start_worker(self, name: str, slots: int = 4, *options: str, broker_url: str = "") -> Process:
         """Start one that may take the place of an earlier one of its name."""
@@ -61,6 +64,7 @@ class Scene:
             *("--name", name, "--slots", str(slots), "--tokens-per-second", str(PACE)),
             *("--broker-url", broker_url or self.node.url, "--prefix", self._prefix),
             *("--journal", str(self._journal)),
+            *self.settings.worker_options(),
             *options,
         )
         return self.workers[name]
@@ -104,11 +108,33 @@ class Scene:
     async def finish(self) -> list[Exchange]:
         """All answers, when nothing of them is left anywhere."""
         exchanges = await self.load.until_all_ended()
+        for exchange in exchanges:
+            exchange.starts = starts_of(self._journal, exchange.prompt)
         await asyncio.to_thread(eventually_sync, self._nothing_is_left, 60.0)
         return [exchange for exchange in exchanges if not exchange.left]
 
+    def running_at(self, worker: str) -> list[Exchange]:
+        """What its engine has begun with, and nobody after it, as long as the client waits."""
+        running = [exchange for exchange in self.load.exchanges if exchange.ended_at is None]
+        return [each for each in running if [worker] == [name for _, name in self.starts(each)[-1:]]]
+
+    def starts(self, exchange: Exchange) -> list[tuple[float, str]]:
+        """When which worker's engine began with it, so far."""
+        return starts_of(self._journal, exchange.prompt)
+
+    def _is_idle(self) -> bool:
+        self._before = self._count()
+        problems = leftovers.problems(self._before, self._before)
+        assert not problems, problems
+        return True
+
     def _nothing_is_left(self) -> bool:
         assert self._before is not None
-        after = leftovers.count(self.controller, self.node, self._prefix)
-        assert leftovers.same(self._before, after), f"left over: {after}, before: {self._before}"
+        problems = leftovers.problems(self._before, self._count())
+        assert not problems, problems
         return True
+
+    def _count(self) -> leftovers.Leftovers:
+        processes = [self.controller.process, *self.workers.values()]
+        pids = [process.pid for process in processes if process.returncode is None]
+        return leftovers.count(self.controller, pids, self.node, self._prefix)

@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from tests.faults.engine import expected
+from tests.faults.engine import Script, expected
 from tests.faults.history import SLACK, Exchange, Verdict, judge
 from tests.faults.report import rows_of, table
 
@@ -33,7 +33,8 @@ def exchange(text: str, **fields: Any) -> Exchange:
         (exchange(RIGHT[:20], errors=[CAUSE]), Verdict.ERROR),
         (exchange("", errors=[CAUSE]), Verdict.ERROR),
         (exchange(RIGHT[:20] + "xy", errors=[CAUSE]), Verdict.LOST),
-        (exchange(RIGHT[:20], errors=[CAUSE, CAUSE]), Verdict.LOST),
+        (exchange(RIGHT[:20], errors=[CAUSE, CAUSE]), Verdict.DUPLICATED),
+        (exchange(RIGHT, errors=[CAUSE]), Verdict.LOST),
         (exchange(RIGHT[:20], errors=[{"message": "it failed"}]), Verdict.LOST),
     ],
 )
@@ -41,11 +42,28 @@ def test_each_way_to_be_wrong_is_seen(seen: Exchange, verdict: Verdict) -> None:
     assert judge(seen) is verdict
 
 
+def test_a_pause_ends_with_the_first_token_of_the_next_worker() -> None:
+    seen = exchange("", starts=[(0.5, "w1"), (2.1, "w2")])
+    seen.chunks = [(1.0, "one"), (2.05, " two"), (2.5, " three")]
+    assert seen.pause_after(2.0) == 0.5
+    assert seen.pause_after(2.2) is None
+
+
 def test_a_row_counts_every_verdict_and_measures_the_pause_of_moved_streams() -> None:
-    moved = exchange("", comments=["moved attempts=2"])
-    moved.chunks = [(1.0, "one"), (2.0, " two"), (2.1, " three"), (2.9, " four"), (3.0, " four")]
-    (row,) = rows_of("a fault", [exchange(RIGHT), moved, exchange("", ended_at=None)], fault_at=2.05)
+    moved = exchange("", starts=[(0.5, "w1"), (2.0, "w2")])
+    moved.chunks = [(1.0, "one"), (2.0, " two"), (2.9, " three"), (3.0, " three")]
+    (row,) = rows_of("a fault", [exchange(RIGHT), moved, exchange("", ended_at=None)], 1.9, "short")
     assert row["verdicts"] == {"complete": 1, "duplicated": 1, "hung": 1}
-    assert row["next_token_ms"] == [850.0, 850.0]
+    assert row["next_token_ms"] == [1000.0, 1000.0]
     _, line = table([row])
-    assert " ".join(line.split()) == "a fault mid-stream 1 complete 1 850, at most 850 3 0 1 1"
+    assert " ".join(line.split()) == "a fault mid-stream short 1 complete 1 1000, at most 1000 3 0 1 1"
+
+
+def test_words_of_the_prompt_steer_the_engine() -> None:
+    script = Script("r1 pause:3 block:4:60 raise-once:2 poison:7 quick fox")
+    assert (script.pause, script.refuses) == (3.0, False)
+    assert [script.block(index, first_attempt=True) for index in (3, 4, 5)] == [0.0, 60.0, 0.0]
+    assert script.block(4, first_attempt=False) == 0.0
+    assert script.raises(2, first_attempt=True)
+    assert not script.raises(2, first_attempt=False)
+    assert [index for index in range(9) if script.kills(index)] == [7, 8]
