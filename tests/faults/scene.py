@@ -37,7 +37,7 @@ class Scene:
         self.node = node
         self.settings = settings_of_environment()
         self.workers: dict[str, Process] = {}
-        self.fault_at = 0.0
+        self.ready_at = self.fault_at = 0.0
         self._processes = processes
         self._prefix = prefix
         self._journal = journal
@@ -53,6 +53,7 @@ class Scene:
         for name in names:
             self.start_worker(name, slots, *worker)
         self.controller.wait_for_workers(*names)
+        self.ready_at = time.monotonic()
         eventually_sync(self._is_idle)
 
     def start_worker(self, name: str, slots: int = 4, *options: str, broker_url: str = "") -> Process:

@@ -6,18 +6,14 @@ import sys
 from functools import cache
 from pathlib import Path
 
+import msgspec
 from msgspec import Struct
 
 
 class Settings(Struct, frozen=True):
-    """Seconds; the names are those of the options.
-
-    Attributes:
-        given: they are said on the command lines; otherwise they are the products' own defaults.
-    """
+    """Seconds; the names are those of the options."""
 
     name: str
-    given: bool
     first_token_timeout: float
     stall_timeout: float
     worker_wait: float
@@ -25,29 +21,35 @@ class Settings(Struct, frozen=True):
 
     def controller_options(self) -> list[str]:
         """For the command line of a controller."""
-        if not self.given:
-            return []
-        options = {
-            "--first-token-timeout": self.first_token_timeout,
-            "--stall-timeout": self.stall_timeout,
-            "--worker-wait": self.worker_wait,
-            "--grace": self.grace,
-        }
-        return [f"{name}={value:g}" for name, value in options.items() if name in _help("broker-controller")]
+        return [] if self.name == DEFAULT.name else _options(self, "broker-controller")
 
     def worker_options(self) -> list[str]:
         """For the command line of the tests' worker."""
-        has_grace = "--grace" in _help("workers-shim", "echo")
-        return [f"--grace={self.grace:g}"] if self.given and has_grace else []
+        return [] if self.name == DEFAULT.name else _options(self, "workers-shim", "echo")
 
 
-SHORT = Settings("short", True, first_token_timeout=6, stall_timeout=2, worker_wait=5, grace=5)
-DEFAULT = Settings("default", False, first_token_timeout=60, stall_timeout=10, worker_wait=30, grace=30)
+DEFAULT = Settings("default", first_token_timeout=60, stall_timeout=10, worker_wait=30, grace=30)
+SHORT = Settings("short", first_token_timeout=6, stall_timeout=2, worker_wait=5, grace=5)
 
 
 def settings_of_environment() -> Settings:
     """Raises: KeyError, for a name that is neither."""
-    return {"short": SHORT, "default": DEFAULT}[os.environ.get("FAULTS_SETTINGS", "short")]
+    wanted = {"short": SHORT, "default": DEFAULT}[os.environ.get("FAULTS_SETTINGS", "short")]
+    # What cannot be said on the command line is as it is shipped.
+    fixed = {name for name in _FIELDS if _option(name) not in _help("broker-controller")}
+    return msgspec.structs.replace(wanted, **{name: getattr(DEFAULT, name) for name in fixed})
+
+
+_FIELDS = ("first_token_timeout", "stall_timeout", "worker_wait", "grace")
+
+
+def _options(settings: Settings, *program: str) -> list[str]:
+    known = [name for name in _FIELDS if _option(name) in _help(*program)]
+    return [f"{_option(name)}={getattr(settings, name):g}" for name in known]
+
+
+def _option(name: str) -> str:
+    return "--" + name.replace("_", "-")
 
 
 @cache

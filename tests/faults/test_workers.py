@@ -1,131 +1,213 @@
-"""A worker dies, freezes, blocks, leaves: its streams go on elsewhere, and nobody else notices."""
+"""A worker dies, freezes, blocks, leaves: its streams go on elsewhere, each exactly once, and nobody else notices."""
 
 import asyncio
 import signal
+from itertools import pairwise
+
+import pytest
 
 from tests.faults.conftest import Record
-from tests.faults.engine import ENGINE_SAYS
-from tests.faults.history import Verdict, judge
-from tests.faults.report import has_moved
-from tests.faults.scene import MID_STREAM, STARTING, TOKENS, Scene
+from tests.faults.engine import ENGINE_SAYS, expected
+from tests.faults.history import Exchange, Verdict, judge
+from tests.faults.scene import MID_STREAM, PACE, QUEUED, STARTING, Scene
+from tests.waiting import eventually
+from workers_shim.departure import SAME_TIME
+
+
+def all_complete(exchanges: list[Exchange]) -> bool:
+    return all(judge(exchange) is Verdict.COMPLETE for exchange in exchanges)
+
+
+def of_group(exchanges: list[Exchange], group: str) -> list[Exchange]:
+    return [exchange for exchange in exchanges if exchange.group == group]
+
+
+async def one_works_and_another_is_free(scene: Scene, *worker: str) -> list[Exchange]:
+    """All that runs is at w1: two mid-stream, two starting."""
+    scene.start("w1", worker=worker)
+    await scene.bring(mid_stream=2, starting=2)
+    scene.start_worker("w2")
+    await scene.until(lambda status: [each["state"] for each in status["workers"]] == ["ready"] * 2)
+    running = scene.running_at("w1")
+    assert len(running) == 4
+    return running
+
+
+# --- it dies
 
 
 async def test_killed_with_a_free_slot_elsewhere(scene: Scene, record: Record) -> None:
-    scene.start("w1", "w2", slots=8)
-    await scene.bring(mid_stream=4, starting=4)
-    victim = await scene.busiest()
+    await one_works_and_another_is_free(scene)
     scene.fault()
-    scene.workers[victim].kill()
+    scene.workers["w1"].kill()
     exchanges = await scene.finish()
     record("worker kill -9, free slots", exchanges, scene.fault_at)
-    assert all(judge(exchange) is Verdict.COMPLETE for exchange in exchanges)
-    assert any(has_moved(exchange) for exchange in exchanges)
+    assert all_complete(exchanges)
+    assert [exchange.workers for exchange in exchanges] == [["w1", "w2"]] * 4
 
 
 async def test_killed_while_every_slot_is_taken(scene: Scene, record: Record) -> None:
     scene.start("w1", "w2")
     await scene.bring(mid_stream=4, starting=4, queued=4)
-    victim = await scene.busiest()
+    disturbed = scene.running_at("w1")
     scene.fault()
-    scene.workers[victim].kill()
+    scene.workers["w1"].kill()
     exchanges = await scene.finish()
     record("worker kill -9, full fleet", exchanges, scene.fault_at)
-    assert all(judge(exchange) is Verdict.COMPLETE for exchange in exchanges)
-
-
-async def test_frozen(scene: Scene, record: Record) -> None:
-    scene.start("w1", "w2", "w3")
-    await scene.bring(mid_stream=6)
-    victim = await scene.busiest()
-    scene.fault()
-    scene.workers[victim].signal(signal.SIGSTOP)
-    await scene.until(lambda status: status["streams"]["running"] == 0, within=60)
-    scene.workers[victim].signal(signal.SIGCONT)
-    exchanges = await scene.finish()
-    record("worker SIGSTOP", exchanges, scene.fault_at)
-    assert all(judge(exchange) is Verdict.COMPLETE for exchange in exchanges)
-    assert any(has_moved(exchange) for exchange in exchanges)
-
-
-async def test_an_engine_that_blocks_its_thread(scene: Scene, record: Record) -> None:
-    scene.start("w1", "w2")
-    scene.fault()
-    scene.send("blocked", "block:10:20", TOKENS)
-    await scene.bring(mid_stream=4, tokens=3 * TOKENS)
-    exchanges = await scene.finish()
-    record("engine blocks its thread", exchanges, scene.fault_at)
-    assert all(judge(exchange) is Verdict.COMPLETE for exchange in exchanges)
-    assert [exchange.group for exchange in exchanges if has_moved(exchange)] == ["blocked"]
-
-
-async def test_an_engine_that_raises(scene: Scene, record: Record) -> None:
-    scene.start("w1")
-    scene.fault()
-    once = scene.send(STARTING, "raise-once:0", TOKENS // 4).exchange
-    middle = scene.send(MID_STREAM, "raise:10", TOKENS // 4).exchange
-    refused = scene.send("refused", "refuse", TOKENS // 4).exchange
-    exchanges = await scene.finish()
-    record("engine raises", exchanges, scene.fault_at)
-    assert judge(once) is Verdict.COMPLETE
-    assert [error["code"] for error in middle.errors] == ["engine_error"]
-    assert ENGINE_SAYS in str(middle.error["message"])
-    assert len(middle.chunks) == 10
-    assert [error["code"] for error in refused.errors] == ["engine_refused"]
-    assert "worker" in str(refused.error["message"])
+    assert all_complete(exchanges)
+    assert disturbed
+    assert all(exchange.workers == ["w1", "w2"] for exchange in disturbed)
+    # What has begun does not wait behind what has not.
+    resumed = max(exchange.starts[-1] for exchange in disturbed)
+    assert resumed < max(exchange.starts[0] for exchange in of_group(exchanges, QUEUED))
 
 
 async def test_one_poison_among_ten(scene: Scene, record: Record) -> None:
     names = ("w1", "w2", "w3")
     scene.start(*names)
     scene.fault()
-    poison = scene.send("poison", "poison:8", TOKENS).exchange
+    poison = scene.send("poison", "poison:8").exchange
     for _ in range(9):
         scene.send("beside it")
-    while poison.ended_at is None:
+
+    def over() -> bool:
         for name in names:
             if scene.workers[name].returncode is not None:
                 scene.start_worker(name)
-        await asyncio.sleep(0.05)
+        return poison.ended_at is not None
+
+    await eventually(over, within=60)
     exchanges = await scene.finish()
     record("a poison among ten", exchanges, scene.fault_at)
     assert [error["code"] for error in poison.errors] == ["killed_workers"]
     assert "3 workers died" in str(poison.error["message"])
-    assert all(judge(exchange) is Verdict.COMPLETE for exchange in exchanges if exchange is not poison)
+    beside = of_group(exchanges, "beside it")
+    assert (len(beside), all_complete(beside)) == (9, True)
+
+
+# --- it does not go on
+
+
+async def test_frozen_and_woken_later(scene: Scene, record: Record) -> None:
+    disturbed = await one_works_and_another_is_free(scene)
+    scene.fault()
+    scene.workers["w1"].signal(signal.SIGSTOP)
+    limits = scene.settings.first_token_timeout + scene.settings.stall_timeout
+    await eventually(lambda: all(len(scene.starts(each)) == 2 for each in disturbed), within=limits + 30)
+    assert any(exchange.ended_at is None for exchange in disturbed)
+    scene.workers["w1"].signal(signal.SIGCONT)
+    exchanges = await scene.finish()
+    record("worker SIGSTOP, woken later", exchanges, scene.fault_at)
+    assert all_complete(exchanges)
+    assert [exchange.workers for exchange in exchanges] == [["w1", "w2"]] * 4
+    assert scene.controller.workers() == {"w1": "ready", "w2": "ready"}
+
+
+@pytest.mark.parametrize(("state", "after"), [(STARTING, 0), (MID_STREAM, 5)])
+async def test_an_engine_that_blocks_its_thread(scene: Scene, record: Record, state: str, after: int) -> None:
+    limit = scene.settings.stall_timeout if after else scene.settings.first_token_timeout
+    scene.start("w1")
+    blocked = scene.send(state, f"block:{after}:{limit + 5}", tokens=20).exchange
+    beside = [scene.send("beside it", tokens=int(PACE * (limit + 3))).exchange for _ in range(2)]
+    await eventually(lambda: len(blocked.chunks) == after and all(scene.starts(each) for each in (blocked, *beside)))
+    scene.fault()
+    scene.start_worker("w2")
+    exchanges = await scene.finish()
+    record("engine blocks its thread", exchanges, scene.fault_at)
+    assert all_complete(exchanges)
+    assert len(blocked.starts) == 2
+    assert [exchange.workers for exchange in beside] == [["w1"]] * 2
+    assert max(longest_pause(exchange) for exchange in beside) < limit
+
+
+async def test_an_engine_that_never_comes_back(scene: Scene, record: Record) -> None:
+    scene.start("w1", worker=("--drain-timeout", "1"))
+    blocked = scene.send(MID_STREAM, "block:5:3600", tokens=20).exchange
+    await eventually(lambda: len(blocked.chunks) == 5)
+    scene.fault()
+    scene.start_worker("w2")
+    await eventually(lambda: blocked.ended_at is not None, within=scene.settings.stall_timeout + 30)
+    # Its slot is gone, and no other.
+    await scene.until(lambda status: {each["name"]: each["free"] for each in status["workers"]} == {"w1": 3, "w2": 4})
+    scene.workers["w1"].terminate()
+    exchanges = await scene.finish()
+    record("engine deadlocks", exchanges, scene.fault_at)
+    assert all_complete(exchanges)
+    assert len(blocked.starts) == 2
+    assert await asyncio.to_thread(scene.workers["w1"].wait) == 0
+
+
+def longest_pause(exchange: Exchange) -> float:
+    return max(later - earlier for (earlier, _), (later, _) in pairwise(exchange.chunks))
+
+
+# --- its engine fails
+
+
+async def test_an_engine_that_raises(scene: Scene, record: Record) -> None:
+    scene.start("w1", "w2")
+    await scene.bring(mid_stream=2)
+    scene.fault()
+    once = scene.send(STARTING, "raise-once:0", tokens=20).exchange
+    always = scene.send(STARTING, "raise:0", tokens=20).exchange
+    middle = scene.send(MID_STREAM, "raise:5", tokens=20).exchange
+    refused = scene.send("refused", "refuse", tokens=20).exchange
+    exchanges = await scene.finish()
+    record("engine raises", exchanges, scene.fault_at)
+    assert (judge(once), len(once.starts)) == (Verdict.COMPLETE, 2)
+    for failed, tokens, attempts in ((always, 0, 2), (middle, 5, 1)):
+        assert [error["code"] for error in failed.errors] == ["engine_error"]
+        assert ENGINE_SAYS in str(failed.error["message"])
+        assert failed.text == expected(failed.prompt, tokens)
+        assert len(failed.starts) == attempts
+    assert [error["code"] for error in refused.errors] == ["engine_refused"]
+    assert "the test's engine refuses this" in str(refused.error["message"])
+    assert len(refused.starts) == 1
+    assert all_complete([exchange for exchange in exchanges if exchange not in (always, middle, refused)])
+
+
+# --- it leaves
 
 
 async def test_drained(scene: Scene, record: Record) -> None:
-    scene.start("w1", "w2")
-    await scene.bring(mid_stream=4, starting=4, queued=4)
-    victim = await scene.busiest()
+    scene.start("w1", "w2", slots=3)
+    await scene.bring(mid_stream=4, starting=2, queued=3)
+    running = scene.running_at("w1")
     scene.fault()
-    scene.workers[victim].terminate()
+    scene.workers["w1"].terminate()
     exchanges = await scene.finish()
     record("worker SIGTERM", exchanges, scene.fault_at)
-    assert all(judge(exchange) is Verdict.COMPLETE for exchange in exchanges)
-    assert not any(has_moved(exchange) for exchange in exchanges)
-    assert scene.workers[victim].wait() == 0
+    assert all_complete(exchanges)
+    assert running
+    assert all(exchange.workers == ["w1"] for exchange in running)
+    assert all(exchange.workers == ["w2"] for exchange in of_group(exchanges, QUEUED))
+    assert await asyncio.to_thread(scene.workers["w1"].wait) == 0
 
 
 async def test_drained_past_its_time(scene: Scene, record: Record) -> None:
-    scene.start("w1", "w2", slots=8, worker=("--drain-timeout", "1"))
-    await scene.bring(mid_stream=6)
-    victim = await scene.busiest()
+    await one_works_and_another_is_free(scene, "--drain-timeout", "1")
     scene.fault()
-    scene.workers[victim].terminate()
+    scene.workers["w1"].terminate()
     exchanges = await scene.finish()
     record("worker SIGTERM, past its drain timeout", exchanges, scene.fault_at)
-    assert all(judge(exchange) is Verdict.COMPLETE for exchange in exchanges)
-    assert any(has_moved(exchange) for exchange in exchanges)
+    assert all_complete(exchanges)
+    assert [exchange.workers for exchange in exchanges] == [["w1", "w2"]] * 4
+    assert await asyncio.to_thread(scene.workers["w1"].wait) == 0
 
 
 async def test_the_newer_of_two_with_one_name_stays(scene: Scene, record: Record) -> None:
-    scene.start("w1", "w2", slots=8)
-    await scene.bring(mid_stream=6)
+    scene.start("w1")
+    await scene.bring(mid_stream=2, starting=2, queued=2)
     older = scene.workers["w1"]
+    since = scene.ready_at
+    # Two that come within that time are taken for simultaneous.
+    await eventually(lambda: asyncio.get_running_loop().time() - since > SAME_TIME)
     scene.fault()
-    newer = scene.start_worker("w1", 8)
+    newer = scene.start_worker("w1")
     exchanges = await scene.finish()
     record("two workers of one name", exchanges, scene.fault_at)
-    assert all(judge(exchange) is Verdict.COMPLETE for exchange in exchanges)
+    assert all_complete(exchanges)
+    assert all(len(exchange.starts) == 1 for exchange in exchanges)
     assert await asyncio.to_thread(older.wait) == 78
+    assert "name taken over by another instance, this one leaves" in older.output()
     assert newer.returncode is None
