@@ -1,6 +1,6 @@
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help setup demo test test-unit test-faults lint types imports fuzz test-compose bench clean
+.PHONY: help setup demo test test-unit test-faults soak lint types imports fuzz test-compose bench clean
 
 BIN := .venv/bin
 PYTHON ?= python3
@@ -29,6 +29,9 @@ test-unit: setup ## run the tests that need no broker
 test-faults: export FAULTS_SETTINGS := default
 test-faults: setup ## kill, freeze and restart every part under load, with the default settings; print what came of it
 	$(BIN)/pytest tests/faults -n 2 --dist worksteal --timeout 400
+
+soak: setup ## faults out of the hat, under load, for half an hour (MINUTES=…, SEED=…)
+	$(BIN)/python -m tests.faults.soak --minutes $(or $(MINUTES),30) $(if $(SEED),--seed $(SEED))
 
 lint: setup ## check style and format
 	$(BIN)/ruff check

@@ -92,10 +92,14 @@ class Process:
 
 
 class Processes:
-    """Starts processes, and ends all of them at the end of the test. Their output is shown when the test fails."""
+    """Starts processes, and ends all of them at the end of the test. Their output is shown when the test fails.
 
-    def __init__(self, folder: Path) -> None:
+    `quiet`: it is not shown at all.
+    """
+
+    def __init__(self, folder: Path, *, quiet: bool = False) -> None:
         self._folder = folder
+        self._quiet = quiet
         self._started: list[Process] = []
 
     def start(self, program: str, *arguments: str, env: dict[str, str] | None = None) -> Process:
@@ -115,6 +119,8 @@ class Processes:
         """End all, the last one first."""
         for process in reversed(self._started):
             process.end()
+            if self._quiet:
+                continue
             print(f"--- {' '.join(process.command)} (exit code {process.returncode})")
             print(process.output()[-_OUTPUT_SHOWN:])
 

@@ -111,7 +111,7 @@ class Scene:
         exchanges = await self.load.until_all_ended()
         for exchange in exchanges:
             exchange.starts = starts_of(self._journal, exchange.prompt)
-        await asyncio.to_thread(eventually_sync, self._nothing_is_left, 60.0)
+        await asyncio.to_thread(eventually_sync, self.nothing_is_left, 60.0)
         return [exchange for exchange in exchanges if not exchange.left]
 
     def running_at(self, worker: str) -> list[Exchange]:
@@ -129,7 +129,8 @@ class Scene:
         assert not problems, problems
         return True
 
-    def _nothing_is_left(self) -> bool:
+    def nothing_is_left(self) -> bool:
+        """Whether the fleet holds as little as before the load; says in the assertion what it holds."""
         assert self._before is not None
         problems = leftovers.problems(self._before, self._count())
         assert not problems, problems

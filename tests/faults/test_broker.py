@@ -1,5 +1,6 @@
 """The broker goes, and comes back: what ran goes on from where it was, what waited is sent again."""
 
+import asyncio
 import signal
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -7,7 +8,11 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from broker_controller.private_node import PrivateNode
+from broker_wire.topology import Topology
 from tests.acceptance.fleet import Fleet, echo_text
+from tests.faults.conftest import Record
+from tests.faults.history import Verdict, judge
+from tests.faults.scene import Scene
 from tests.waiting import eventually_sync
 
 PROMPT = "the quick brown fox"
@@ -16,25 +21,39 @@ GO_DOWN: dict[str, Callable[[PrivateNode], None]] = {"in order": PrivateNode.sto
 
 
 @pytest.mark.parametrize("how", GO_DOWN)
-def test_streams_survive_a_restart_of_the_broker_and_what_waited_is_served(
-    fleet: Fleet, node: PrivateNode, how: str
-) -> None:
-    controller = fleet.controller()
-    for name in ("w1", "w2"):
-        fleet.worker(name, "--slots", "2", "--tokens-per-second", "20")
-    controller.wait_for_workers("w1", "w2")
-    with ThreadPoolExecutor(8) as threads:
-        answers = [threads.submit(controller.generate, f"{PROMPT} {number}", TOKENS) for number in range(8)]
-        eventually_sync(lambda: controller.get("/status")["streams"]["running"] == 4)
-        eventually_sync(lambda: controller.get("/status")["streams"]["waiting"] == 4)
-        GO_DOWN[how](node)
-        eventually_sync(lambda: not controller.get("/status")["broker"]["connected"])
-        node.start()
-        texts = [answer.result(90)["text"] for answer in answers]
-    assert texts == [echo_text(f"{PROMPT} {number}", TOKENS) for number in range(8)]
-    controller.wait_for_workers("w1", "w2")
-    eventually_sync(lambda: all(worker["running"] == 0 for worker in controller.get("/status")["workers"]))
-    assert controller.chat(PROMPT, 3).status_code == 200
+async def test_restarted(broker_scene: Scene, record: Record, how: str) -> None:
+    scene, node = broker_scene, broker_scene.node
+    scene.start("w1", "w2")
+    await scene.bring(mid_stream=4, starting=4, queued=4)
+    scene.fault()
+    await asyncio.to_thread(GO_DOWN[how], node)
+    await scene.until(lambda status: not status["broker"]["connected"])
+    await asyncio.to_thread(node.start)
+    exchanges = await scene.finish()
+    record(f"broker restarted, {how}", exchanges, scene.fault_at)
+    assert all(judge(exchange) is Verdict.COMPLETE for exchange in exchanges)
+
+
+async def test_every_connection_is_closed_by_an_admin(broker_scene: Scene, record: Record) -> None:
+    scene = broker_scene
+    scene.start("w1", "w2")
+    await scene.bring(mid_stream=4, starting=4, queued=4)
+    scene.fault()
+    await asyncio.to_thread(scene.node.rabbitmqctl, "close_all_connections", "by a test")
+    exchanges = await scene.finish()
+    record("connections closed by an admin", exchanges, scene.fault_at)
+    assert all(judge(exchange) is Verdict.COMPLETE for exchange in exchanges)
+
+
+async def test_the_models_queue_is_deleted_by_an_admin(broker_scene: Scene, record: Record) -> None:
+    scene = broker_scene
+    scene.start("w1", "w2")
+    await scene.bring(mid_stream=4, starting=4, queued=4)
+    scene.fault()
+    await asyncio.to_thread(scene.node.rabbitmqctl, "delete_queue", Topology("bc").model_queue("m").name)
+    exchanges = await scene.finish()
+    record("model's queue deleted by an admin", exchanges, scene.fault_at)
+    assert all(judge(exchange) is Verdict.COMPLETE for exchange in exchanges)
 
 
 def test_an_alarm_refuses_new_requests_at_once_and_pauses_those_that_run(fleet: Fleet, node: PrivateNode) -> None:

@@ -1,0 +1,252 @@
+"""`make soak`: a fleet under load for half an hour, and a fault out of the hat every few seconds.
+
+Every answer is judged as in the fault tests. One controller, one worker and the broker's memory are watched from the
+beginning to the end, so those two processes are spared; the others are killed, frozen and restarted. The seed that is
+printed gives the same faults in the same order.
+"""
+
+import argparse
+import asyncio
+import contextlib
+import json
+import random
+import signal
+import sys
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from statistics import median
+
+import httpx
+
+from broker_controller.amqp_probe import free_port
+from broker_controller.private_node import PrivateNode
+from broker_wire.topology import Topology
+from tests.acceptance.fleet import Fleet, RunningController
+from tests.faults.history import Exchange, Verdict, judge
+from tests.faults.load import Client, Protocol
+from tests.faults.scene import Scene
+from tests.processes import Processes
+from tests.waiting import eventually_sync
+
+CLIENTS = 12
+DEADLINE = 240.0
+"""Seconds in which every answer has to have ended, whatever happens to it on the way."""
+VICTIMS = ("w1", "w2", "w3")
+SAMPLE_INTERVAL = 5.0
+"""Seconds between two looks at the memory."""
+WRONG = (Verdict.LOST, Verdict.DUPLICATED, Verdict.HUNG)
+
+
+class Soak:
+    """One run."""
+
+    def __init__(self, scene: Scene, chance: random.Random) -> None:
+        self.verdicts: Counter[str] = Counter()
+        self.codes: Counter[str] = Counter()
+        self.faults: Counter[str] = Counter()
+        self.wrong: list[Exchange] = []
+        self.memory: list[dict[str, float]] = []
+        self._scene = scene
+        self._chance = chance
+        self._clients_chance = random.Random(chance.random())
+        self._doomed: RunningController | None = None
+        self._killed: list[RunningController] = []
+        self._over = asyncio.Event()
+        self._number = 0
+
+    async def run(self, seconds: float) -> None:
+        """All of it."""
+        self._doomed = await asyncio.to_thread(self._scene.fleet.controller)
+        async with asyncio.TaskGroup() as tasks:
+            for _ in range(CLIENTS):
+                tasks.create_task(self._client())
+            tasks.create_task(self._watch_memory())
+            until = time.monotonic() + seconds
+            try:
+                while time.monotonic() < until:
+                    await asyncio.sleep(self._chance.uniform(3.0, 12.0))
+                    await self._one_fault()
+            finally:
+                self._over.set()
+
+    # --- the clients
+
+    async def _client(self) -> None:
+        while not self._over.is_set():
+            known = [each for each in (self._scene.controller, self._doomed) if each is not None]
+            await self._ask(self._clients_chance.choice(known))
+
+    async def _ask(self, controller: RunningController) -> None:
+        self._number += 1
+        now = time.monotonic()
+        exchange = Exchange(
+            id=f"s{self._number}",
+            group="soak",
+            prompt=f"s{self._number} the quick brown fox",
+            tokens=self._clients_chance.randint(5, 120),
+            sent_at=now,
+            deadline=now + DEADLINE,
+        )
+        protocol = self._clients_chance.choice([Protocol.OPENAI, Protocol.LLAVA])
+        client = Client(controller.url, exchange, protocol, "m", {})
+        leaver = None
+        if self._clients_chance.random() < 0.1:
+            leaver = asyncio.get_running_loop().call_later(self._clients_chance.uniform(0.0, 3.0), client.leave)
+        await client.run()
+        if leaver is not None:
+            leaver.cancel()
+        self._judge(exchange, controller)
+        if exchange.errors or exchange.broken:
+            await asyncio.sleep(self._clients_chance.uniform(0.5, 1.5))
+
+    def _judge(self, exchange: Exchange, controller: RunningController) -> None:
+        if exchange.left:
+            self.verdicts["left by the client"] += 1
+        elif exchange.broken and controller in self._killed:
+            self.verdicts["with a killed controller"] += 1
+        else:
+            verdict = judge(exchange)
+            self.verdicts[str(verdict)] += 1
+            self.codes.update(str(error.get("code")) for error in exchange.errors)
+            if verdict in WRONG:
+                self.wrong.append(exchange)
+
+    # --- the faults
+
+    async def _one_fault(self) -> None:
+        faults: list[tuple[int, Callable[[], Awaitable[None]]]] = [
+            (6, self._kill_worker),
+            (4, self._freeze_worker),
+            (4, self._drain_worker),
+            (3, self._kill_controller),
+            (2, self._close_connections),
+            (2, self._delete_queue),
+            (2, self._alarm),
+            (1, self._restart_broker),
+            (1, self._crash_broker),
+        ]
+        weights = [weight for weight, _ in faults]
+        (chosen,) = self._chance.choices([fault for _, fault in faults], weights)
+        name = chosen.__name__.strip("_")
+        self.faults[name] += 1
+        print(f"{time.strftime('%X')} {name}", flush=True)
+        await chosen()
+
+    async def _kill_worker(self) -> None:
+        name = self._chance.choice(VICTIMS)
+        await asyncio.to_thread(self._scene.workers[name].kill)
+        self._scene.start_worker(name)
+
+    async def _freeze_worker(self) -> None:
+        worker = self._scene.workers[self._chance.choice(VICTIMS)]
+        worker.signal(signal.SIGSTOP)
+        await asyncio.sleep(self._chance.uniform(1.0, 20.0))
+        worker.signal(signal.SIGCONT)
+
+    async def _drain_worker(self) -> None:
+        name = self._chance.choice(VICTIMS)
+        self._scene.workers[name].terminate()
+        await asyncio.to_thread(self._scene.workers[name].wait, 60.0)
+        self._scene.start_worker(name)
+
+    async def _kill_controller(self) -> None:
+        doomed, self._doomed = self._doomed, None
+        if doomed is not None:
+            self._killed.append(doomed)
+            await asyncio.to_thread(doomed.process.kill)
+        self._doomed = await asyncio.to_thread(self._scene.fleet.controller)
+
+    async def _close_connections(self) -> None:
+        await self._rabbitmqctl("close_all_connections", "by the soak test")
+
+    async def _delete_queue(self) -> None:
+        await self._rabbitmqctl("delete_queue", Topology("bc").model_queue("m").name)
+
+    async def _alarm(self) -> None:
+        await self._rabbitmqctl("set_vm_memory_high_watermark", "absolute", "1")
+        await asyncio.sleep(self._chance.uniform(1.0, 8.0))
+        await self._rabbitmqctl("set_vm_memory_high_watermark", "0.4")
+
+    async def _restart_broker(self) -> None:
+        await asyncio.to_thread(self._scene.node.stop)
+        await asyncio.to_thread(self._scene.node.start)
+
+    async def _crash_broker(self) -> None:
+        await asyncio.to_thread(self._scene.node.kill)
+        await asyncio.to_thread(self._scene.node.start)
+
+    async def _rabbitmqctl(self, *arguments: str) -> None:
+        await asyncio.to_thread(self._scene.node.rabbitmqctl, *arguments)
+
+    # --- memory
+
+    async def _watch_memory(self) -> None:
+        while not self._over.is_set():
+            sample = {"time": time.monotonic()}
+            pids = {"controller": self._scene.controller.process.pid, "worker": self._scene.workers["w0"].pid}
+            with contextlib.suppress(RuntimeError):  # the broker is away just now
+                pids["broker"] = self._scene.node.pid
+            for name, pid in pids.items():
+                with contextlib.suppress(OSError):
+                    sample[name] = _resident_mib(pid)
+            self.memory.append(sample)
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._over.wait(), SAMPLE_INTERVAL)
+
+    def memory_lines(self) -> list[str]:
+        """For each process the median of each fifth of the run, MiB."""
+        lines = []
+        for name in ("controller", "worker", "broker"):
+            values = [sample[name] for sample in self.memory if name in sample]
+            fifth = max(1, len(values) // 5)
+            parts = [values[start : start + fifth] for start in range(0, len(values), fifth)][:5]
+            lines.append(f"memory of the {name}, MiB, by fifths: " + " ".join(f"{median(part):.0f}" for part in parts))
+        return lines
+
+
+def _resident_mib(pid: int) -> float:
+    pages = int(Path(f"/proc/{pid}/statm").read_text().split()[1])
+    return pages * 4096 / 2**20
+
+
+async def _soak(scene: Scene, soak: Soak, minutes: float) -> int:
+    began = time.monotonic()
+    await soak.run(minutes * 60)
+    await asyncio.to_thread(eventually_sync, scene.nothing_is_left, 90.0)
+    print(f"{(time.monotonic() - began) / 60:.1f} minutes, faults: {dict(soak.faults)}")
+    print(f"requests: {dict(soak.verdicts)}, errors by code: {dict(soak.codes)}")
+    print("\n".join(soak.memory_lines()))
+    print("nothing is left over: no stream, slot, message, byte")
+    for exchange in soak.wrong[:10]:
+        print(judge(exchange), exchange)
+    return 1 if soak.wrong else 0
+
+
+def main() -> int:
+    """The program. Returns: 1 when an answer was lost, duplicated or hung."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--minutes", type=float, default=30.0)
+    parser.add_argument("--seed", type=int, default=random.randrange(2**32))
+    parser.add_argument("--json", type=Path, help="keep the samples of the memory in this file")
+    options = parser.parse_args()
+    print(f"seed={options.seed}")
+    with contextlib.ExitStack() as stack:
+        folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
+        node = stack.enter_context(PrivateNode())
+        processes = Processes(folder, quiet=True)
+        stack.callback(processes.end)
+        client = stack.enter_context(httpx.Client(timeout=90))
+        scene = Scene(processes, Fleet(processes, node.url, "bc", free_port, client), node, "bc", journal=folder)
+        scene.start("w0", *VICTIMS)
+        soak = Soak(scene, random.Random(options.seed))
+        code = asyncio.run(_soak(scene, soak, options.minutes))
+        if options.json:
+            options.json.write_text(json.dumps(soak.memory))
+        return code
+
+
+if __name__ == "__main__":
+    sys.exit(main())
