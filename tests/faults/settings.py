@@ -41,7 +41,7 @@ class Settings(Struct, frozen=True):
         return [f"--grace={self.grace:g}"] if self.given and has_grace else []
 
 
-SHORT = Settings("short", True, first_token_timeout=6, stall_timeout=2, worker_wait=5, grace=5)
+SHORT = Settings("short", True, first_token_timeout=10, stall_timeout=4, worker_wait=5, grace=5)
 DEFAULT = Settings("default", False, first_token_timeout=60, stall_timeout=10, worker_wait=30, grace=30)
 
 
