@@ -29,7 +29,7 @@ class Settings(Struct, frozen=True):
 
 
 DEFAULT = Settings("default", first_token_timeout=60, stall_timeout=10, worker_wait=30, grace=30)
-SHORT = Settings("short", first_token_timeout=6, stall_timeout=2, worker_wait=5, grace=5)
+SHORT = Settings("short", first_token_timeout=10, stall_timeout=4, worker_wait=5, grace=5)
 
 
 def settings_of_environment() -> Settings:
