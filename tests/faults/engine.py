@@ -19,6 +19,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from broker_wire.log_lines import log_to_stderr
+from broker_wire.topology import QueueBounds
 from workers_shim import Chunk, Request, RequestError, Usage, Worker
 
 ENGINE_SAYS = "the test's engine fails here"
@@ -138,6 +139,7 @@ def main() -> None:
     parser.add_argument("--resume", choices=("prefix", "replay", "never"), default="prefix")
     parser.add_argument("--drain-timeout", type=float, default=600.0)
     parser.add_argument("--grace", type=float)
+    parser.add_argument("--queue-limit", type=int, default=QueueBounds().max_length)
     options = parser.parse_args()
     log_to_stderr("info")
     worker = Worker(
@@ -146,6 +148,7 @@ def main() -> None:
         broker_url=options.broker_url,
         prefix=options.prefix,
         drain_timeout=options.drain_timeout,
+        bounds=QueueBounds(options.queue_limit),
         **({} if options.grace is None else {"grace": options.grace}),
     )
     engine = Engine(options.name, options.tokens_per_second, options.journal)

@@ -6,6 +6,7 @@ h11 over asyncio, so that nothing buffers and a client can leave, half-close or 
 import asyncio
 import itertools
 import json
+import socket
 import time
 from collections.abc import AsyncIterator, Callable
 from enum import Enum
@@ -33,12 +34,21 @@ class Protocol(Enum):
 class Client:
     """One request and its answer; `exchange` is filled while it runs."""
 
-    def __init__(self, url: str, exchange: Exchange, protocol: Protocol, model: str, headers: dict[str, str]) -> None:
+    def __init__(
+        self,
+        url: str,
+        exchange: Exchange,
+        protocol: Protocol,
+        model: str,
+        headers: dict[str, str],
+        receive_buffer: int | None = None,
+    ) -> None:
         self.exchange = exchange
         self._url = urlsplit(url)
         self._protocol = protocol
         self._model = model
         self._headers = headers
+        self._receive_buffer = receive_buffer
         self._writer: asyncio.StreamWriter | None = None
 
     async def run(self) -> Exchange:
@@ -88,7 +98,7 @@ class Client:
             self._transport.abort()
 
     async def _talk(self) -> None:
-        reader, self._writer = await asyncio.open_connection(self._url.hostname, self._url.port)
+        reader, self._writer = await self._connect()
         http = h11.Connection(h11.CLIENT)
         body = json.dumps(self._body()).encode()
         headers = [
@@ -113,6 +123,16 @@ class Client:
                     parse(part, time.monotonic())
         if rest:
             self._parse_rejection(rest)
+
+    async def _connect(self) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+        if self._receive_buffer is None:
+            return await asyncio.open_connection(self._url.hostname, self._url.port)
+        # The kernel's own buffer grows to megabytes, unless its size is set before the connection is there.
+        receiver = socket.socket()
+        receiver.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, self._receive_buffer)
+        receiver.setblocking(False)
+        await asyncio.get_running_loop().sock_connect(receiver, ("127.0.0.1", self._url.port))
+        return await asyncio.open_connection(sock=receiver)
 
     async def _data(self, http: h11.Connection, reader: asyncio.StreamReader) -> AsyncIterator[bytes]:
         while True:
@@ -209,8 +229,12 @@ class Load:
         protocol: Protocol = Protocol.OPENAI,
         model: str = "m",
         headers: dict[str, str] | None = None,
+        receive_buffer: int | None = None,
     ) -> Client:
-        """Ask a controller. `steps` are the words that steer the engine; no two prompts are the same."""
+        """Ask a controller. `steps` are the words that steer the engine; no two prompts are the same.
+
+        `receive_buffer`: bytes of the connection's buffer in the kernel, for a client that is to read slowly.
+        """
         number = next(self._numbers)
         now = time.monotonic()
         exchange = Exchange(
@@ -221,7 +245,7 @@ class Load:
             sent_at=now,
             deadline=now + within,
         )
-        client = Client(url, exchange, protocol, model, headers or {})
+        client = Client(url, exchange, protocol, model, headers or {}, receive_buffer)
         self.clients.append(client)
         self._running.append(self._tasks.create_task(client.run(), name=exchange.id))
         return client

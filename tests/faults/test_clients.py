@@ -1,0 +1,143 @@
+"""Clients leave, do not read, come too late or all at once, ask for very much: each bears its own lot, and no other."""
+
+import asyncio
+import re
+from collections.abc import Callable
+from pathlib import Path
+
+import httpx
+import pytest
+
+from tests.faults.conftest import Record
+from tests.faults.history import Verdict, judge
+from tests.faults.load import Client, Protocol
+from tests.faults.scene import MID_STREAM, QUEUED, STARTING, Scene
+from tests.waiting import eventually
+
+GOES_AT_ONCE = 2.0
+"""Seconds, generously: a slot is free when the engine has looked whether anybody still wants the answer."""
+FLAT = 64 * 1024 * 1024
+"""Bytes by which a controller may grow, whatever its clients do."""
+
+
+@pytest.mark.parametrize(("name", "how"), [("leaves", Client.leave), ("half-closes", Client.half_close)])
+async def test_who_leaves_gives_its_slot_to_the_next(
+    scene: Scene, record: Record, name: str, how: Callable[[Client], None]
+) -> None:
+    scene.start("w1", slots=2)
+    await scene.bring(mid_stream=1, starting=1, queued=3, tokens=2000)
+    flowing, starting, unlucky, second, third = scene.load.clients
+    for client, heir in ((unlucky, None), (flowing, second), (starting, third)):
+        scene.fault()
+        how(client)
+        client.exchange.left = True
+        await eventually(lambda client=client: client.exchange.ended_at is not None)  # type: ignore[misc]
+        if heir is not None:
+            await eventually(lambda heir=heir: scene.starts(heir.exchange))  # type: ignore[misc]
+            (at, _), *_ = scene.starts(heir.exchange)
+            print(f"{name} while {client.exchange.group}: the slot was the next one's after "
+                  f"{1000 * (at - scene.fault_at):.0f} ms")  # fmt: skip
+            assert at - scene.fault_at < GOES_AT_ONCE
+    second.leave()
+    third.leave()
+    await eventually(lambda: third.exchange.ended_at is not None and second.exchange.ended_at is not None)
+    survivor = scene.send(QUEUED, tokens=20)
+    exchanges = await scene.finish()
+    record(f"client {name}", exchanges, scene.fault_at)
+    assert exchanges == [survivor.exchange]
+    assert scene.starts(unlucky.exchange) == []
+
+
+async def test_who_does_not_read_slows_down_itself_alone(scene: Scene, record: Record) -> None:
+    scene.start("w1", worker=("--tokens-per-second", "5000"))
+    before = resident_bytes(scene)
+    slow = scene.load.send(scene.controller.url, "reads nothing", tokens=60_000, receive_buffer=4096)
+    await eventually(lambda: slow.exchange.chunks)
+    slow.stop_reading()
+    scene.fault()
+    beside = [scene.send("beside it", tokens=20_000) for _ in range(2)]
+    await scene.load.until_each("beside it", lambda exchange: exchange.ended_at is not None, within=60)
+    # Twelve seconds' worth of tokens would have been through by now, were it not held back.
+    await scene.until(lambda status: status["streams"]["running"] == 1)
+    peak = resident_bytes(scene)
+    slow.go_on_reading()
+    exchanges = await scene.finish()
+    record("client reads nothing", exchanges, scene.fault_at)
+    print(f"the controller grew by {(peak - before) / 2**20:.1f} MiB")
+    assert all(judge(exchange) is Verdict.COMPLETE for exchange in exchanges)
+    assert len(slow.exchange.starts) == len(beside[0].exchange.starts) == 1
+    assert peak - before < FLAT
+
+
+async def test_a_deadline_passes_in_every_state(scene: Scene, record: Record) -> None:
+    scene.start("w1", slots=2)
+    hurried = await asyncio.to_thread(scene.fleet.controller, "--request-timeout", "3")
+    holders = [scene.send("holds the slots", tokens=2000) for _ in range(2)]
+    await scene.load.until_each("holds the slots", lambda exchange: exchange.chunks)
+    scene.fault()
+    queued = scene.load.send(hurried.url, QUEUED).exchange
+    await eventually(lambda: queued.ended_at is not None)
+    for holder in holders:
+        holder.leave()
+    flowing = scene.load.send(hurried.url, MID_STREAM, tokens=2000).exchange
+    starting = scene.load.send(hurried.url, STARTING, steps="pause:60").exchange
+    exchanges = await scene.finish()
+    record("deadline passes", exchanges, scene.fault_at)
+    for exchange, place in ((flowing, r"after \d+ chunks"), (starting, "starting on"), (queued, "in the queue")):
+        assert [error["code"] for error in exchange.errors] == ["deadline_exceeded"]
+        assert re.search(place, str(exchange.error["message"]))
+    assert queued.status == 504
+    # A ghost of it would begin as soon as a slot is free.
+    assert queued.starts == []
+
+
+async def test_more_come_at_once_than_may_wait(scene: Scene, record: Record) -> None:
+    limit = 500
+    bounds = ("--queue-limit", str(limit))
+    scene.start("w1", "w2", controller=bounds, worker=("--tokens-per-second", "50", *bounds))
+    before = resident_bytes(scene)
+    scene.fault()
+    for _ in range(2000):
+        scene.send("all at once", tokens=5)
+    exchanges = await scene.finish()
+    record("2,000 at once, 8 slots, 500 may wait", exchanges, scene.fault_at)
+    grown = resident_bytes(scene) - before
+    print(f"the controller grew by {grown / 2**20:.1f} MiB")
+    refused = [exchange for exchange in exchanges if exchange.errors]
+    assert refused
+    assert len(exchanges) - len(refused) >= limit
+    assert all((exchange.status, exchange.error["code"]) == (429, "queue_full") for exchange in refused)
+    assert all(int(exchange.headers["retry-after"]) > 0 for exchange in refused)
+    assert all(exchange.starts == [] for exchange in refused)
+    assert grown < FLAT
+
+
+@pytest.mark.parametrize("protocol", Protocol)
+async def test_an_answer_of_very_many_chunks(scene: Scene, record: Record, protocol: Protocol) -> None:
+    scene.start("w1", worker=("--tokens-per-second", "1000000"))
+    scene.fault()
+    scene.load.send(scene.controller.url, "many chunks", tokens=100_000, protocol=protocol)
+    exchanges = await scene.finish()
+    record(f"100,000 chunks ({protocol.name})", exchanges, scene.fault_at)
+    assert judge(exchanges[0]) is Verdict.COMPLETE
+
+
+async def test_words_of_a_megabyte_and_bodies_beyond_the_limit(scene: Scene, record: Record) -> None:
+    scene.start("w1")
+    scene.fault()
+    long = scene.send("1 MB without a space", "x" * 1_000_000, tokens=3).exchange
+    beside = scene.send("beside it", tokens=20).exchange
+    body = {"model": "m", "messages": [{"role": "user", "content": "x" * 17 * 2**20}]}
+    # It is refused by its length alone, while the client still writes: httpx reads the answer all the same.
+    huge = await asyncio.to_thread(httpx.post, f"{scene.controller.url}/v1/chat/completions", json=body)
+    exchanges = await scene.finish()
+    record("very large requests", exchanges, scene.fault_at)
+    assert [judge(exchange) for exchange in (long, beside)] == [Verdict.COMPLETE] * 2
+    assert (huge.status_code, huge.json()["error"]["code"]) == (413, "request_too_large")
+
+
+def resident_bytes(scene: Scene) -> int:
+    """Of the controller."""
+    text = Path(f"/proc/{scene.controller.process.pid}/status").read_text()
+    (kilobytes,) = re.findall(r"^VmRSS:\s+(\d+) kB$", text, re.MULTILINE)
+    return int(kilobytes) * 1024
