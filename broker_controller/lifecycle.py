@@ -31,6 +31,9 @@ RETRY_AFTER = 5.0
 OWN_PATIENCE = 5.0
 """Seconds. A worker's own queue delivers at once or hands on to the model's; but what is dead-lettered to a full queue
 is dropped, and nobody is told."""
+RESUME_PATIENCE = 2.0
+"""Seconds, twice as many each time. Who takes a stream up asks at once; but a frozen worker consumes as before, and
+what it was given to resume would wait for the broker to miss its heartbeats."""
 
 
 class RequestLife:
@@ -85,7 +88,9 @@ class RequestLife:
         self._hold_until = 0.0
         self._no_worker_since: float | None = None
         self._refused = False
-        self._in_own_queue_since: float | None = None
+        self._in_queue_since: float | None = None
+        """In one that somebody should take it from at once: a worker's own, or the one of streams that move."""
+        self._resume_patience = RESUME_PATIENCE
         self._returned_since: float | None = None
 
     # --- what the broker says of a publish
@@ -284,12 +289,19 @@ class RequestLife:
         self._no_worker_since = None
         if self._refused:
             return [self._publish()]
-        if self.place is Place.OWN:
-            if self._in_own_queue_since is None:
-                self._in_own_queue_since = watched
-            elif watched - self._in_own_queue_since >= OWN_PATIENCE:
-                return self._send_again(Place.MODEL)
+        if self.place in (Place.OWN, Place.RESUME):
+            if self._in_queue_since is None:
+                self._in_queue_since = watched
+            return self._send_where_it_is_taken(watched - self._in_queue_since)
         return []
+
+    def _send_where_it_is_taken(self, waited: float) -> list[Action]:
+        if self.place is Place.OWN:
+            return self._send_again(Place.MODEL) if waited >= OWN_PATIENCE else []
+        if waited < self._resume_patience:
+            return []
+        self._resume_patience *= 2
+        return self._send_again(Place.RESUME)
 
     def _wait_for_workers(self, watched: float) -> list[Action]:
         if self._no_worker_since is None:
@@ -327,7 +339,8 @@ class RequestLife:
         self._suspicion.on_start(watched)
         self._lost_at = None
         self._left_in_order = False
-        self._no_worker_since = self._in_own_queue_since = self._returned_since = None
+        self._no_worker_since = self._in_queue_since = self._returned_since = None
+        self._resume_patience = RESUME_PATIENCE
         self._refused = False
         if self.started_at is None:
             self.started_at = now
@@ -409,7 +422,7 @@ class RequestLife:
 
     def _publish(self) -> Publish:
         self._refused = False
-        self._in_own_queue_since = None
+        self._in_queue_since = None
         has_begun = self.answer.next_seq > 0 or self._suspicion.apart > 0
         return Publish(self.place, self.attempt, ask_first=has_begun or self.place is Place.RESUME)
 

@@ -1,5 +1,7 @@
 """One request, one owner, one attempt that counts: each rule of the state machine by itself."""
 
+from itertools import pairwise
+
 import pytest
 
 from broker_controller.assembler import MAX_REPEATED
@@ -425,6 +427,20 @@ def test_a_stream_without_progress_moves() -> None:
         Tell("i1", Stop("c", 7, 1)),
         Publish(Place.RESUME, 2, ask_first=True),
     ]
+
+
+def test_a_stream_that_nobody_takes_up_is_sent_again_less_and_less_often() -> None:
+    life = running_life(text="a", between_tokens=10.0)
+    life.sweep(NOW + 11, NOW + 11, has_worker=True)
+    sent = []
+    for tenths in range(110, 310):
+        now = NOW + tenths / 10
+        if life.sweep(now, now, has_worker=True):
+            sent.append(tenths)
+    assert [round((later - earlier) / 10) for earlier, later in pairwise([110, *sent])] == [2, 4, 8]
+    # Whichever copy asks first goes on, and the others stop.
+    assert the_go(life.on_ask(ask("i2", attempt=3), NOW + 31, NOW + 31)).text == "a"
+    assert life.on_ask(ask("i3", attempt=2), NOW + 31, NOW + 31) == [Tell("i3", Stop("c", 7, 2))]
 
 
 def test_progress_without_a_chunk_keeps_a_stream_where_it_is() -> None:
