@@ -60,7 +60,7 @@ class Process:
         self._process.kill()
         self._process.wait()
 
-    def wait(self, within: float = 30.0) -> int:
+    def wait(self, within: float = 60.0) -> int:
         """Its exit code; the test fails when it still runs after `within` seconds."""
         try:
             return self._process.wait(within)

@@ -65,6 +65,8 @@ class Client:
     def __init__(self, controller: RunningController) -> None:
         address = ("localhost", int(controller.url.rpartition(":")[2]))
         self._socket = socket.create_connection(address, timeout=WITHIN)
+        self._rest = b""
+        """What came together with an answer that was asked for."""
 
     def send(self, data: bytes) -> None:
         """The other side may have closed already."""
@@ -75,7 +77,7 @@ class Client:
 
     def status(self) -> int | None:
         """Of the next answer; None when the connection was closed without one."""
-        received = b""
+        received, self._rest = self._rest, b""
         while b"\r\n\r\n" not in received:
             try:
                 data = self._socket.recv(65536)
@@ -87,7 +89,10 @@ class Client:
         status = re.match(rb"HTTP/1\.1 (\d{3})", received)
         assert status is not None, received[:200]
         code = int(status[1])
-        return self.status() if code == 100 else code
+        if code != 100:
+            return code
+        self._rest = received.partition(b"\r\n\r\n")[2]
+        return self.status()
 
     def all(self, answers: int) -> bytes:
         """Until so many answers have begun and ended, or the connection is closed."""
