@@ -16,6 +16,9 @@ from workers_shim.departure import SAME_TIME
 RESUMED_WITHIN = 10.0
 """Seconds, generously, for streams of which a frozen worker takes up to its slots."""
 
+NOTICED_WITHIN = 60.0
+"""Seconds, generously, in which the broker notices by its heartbeats that a worker is frozen."""
+
 
 def all_complete(exchanges: list[Exchange]) -> bool:
     return all(judge(exchange) is Verdict.COMPLETE for exchange in exchanges)
@@ -106,6 +109,22 @@ async def test_frozen_and_woken_later(scene: Scene, record: Record) -> None:
     # Frozen, it still consumes: what it is handed to resume does not wait for the broker to find out.
     assert max(exchange.starts[1][0] for exchange in exchanges) - scene.fault_at < limits + RESUMED_WITHIN
     await scene.until(lambda status: [each["state"] for each in status["workers"]] == ["ready"] * 2)
+
+
+async def test_frozen_with_free_slots(scene: Scene, record: Record) -> None:
+    scene.start("w1", "w2")
+    scene.workers["w1"].signal(signal.SIGSTOP)
+    scene.fault()
+    for _ in range(4):
+        scene.send("new")
+    # Nothing tells a request that was handed to the frozen one from one that waits: the broker's heartbeats end it.
+    await eventually(lambda: all(scene.starts(each) for each in scene.load.exchanges), within=NOTICED_WITHIN)
+    scene.workers["w1"].signal(signal.SIGCONT)
+    exchanges = await scene.finish()
+    record("worker SIGSTOP, new requests", exchanges, scene.fault_at)
+    print(f"the last of them began after {max(each.starts[0][0] for each in exchanges) - scene.fault_at:.1f} s")
+    assert all_complete(exchanges)
+    assert [exchange.workers for exchange in exchanges] == [["w2"]] * 4
 
 
 @pytest.mark.parametrize(("state", "after"), [(STARTING, 0), (MID_STREAM, 5)])
