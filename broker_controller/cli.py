@@ -143,9 +143,19 @@ def _service_config(settings: Settings, broker: RunningBroker) -> ServiceConfig:
         expiration=settings.heartbeat_expiration,
         check_interval=settings.check_interval,
         max_inflight_bytes=settings.max_inflight_bytes,
-        limits=Limits(worker_wait=settings.worker_wait),
+        limits=_limits(settings),
         http_workers=settings.allow_http_workers,
         http_worker_slots=settings.http_worker_slots,
+    )
+
+
+def _limits(settings: Settings) -> Limits:
+    return Limits(
+        first_token=settings.first_token_timeout.others,
+        first_token_of=settings.first_token_timeout.of,
+        between_tokens=settings.stall_timeout.others,
+        between_tokens_of=settings.stall_timeout.of,
+        worker_wait=settings.worker_wait,
     )
 
 

@@ -2,7 +2,7 @@
 
 from enum import Enum, StrEnum, auto
 
-from msgspec import Struct
+from msgspec import Struct, structs
 
 from broker_controller.errors import ServiceError
 from broker_wire.messages import Cancel, ControlMessage
@@ -30,6 +30,7 @@ class Limits(Struct, frozen=True):
 
     Attributes:
         first_token, between_tokens: a running stream without progress for so long is moved to another worker.
+        first_token_of, between_tokens_of: the same for models that have their own; `for_model` puts them in place.
         grace: how long a lost worker's stream waits for its redelivery, or for the worker, before it is sent anew.
         hold: after our own reconnect a copy waits so long for the worker that had the stream before.
         worker_wait: how long a request waits for a model whose workers have all left.
@@ -46,6 +47,18 @@ class Limits(Struct, frozen=True):
     max_kills: int = 3
     max_moves: int = 8
     max_engine_retries: int = 1
+    first_token_of: dict[str, float] = {}
+    between_tokens_of: dict[str, float] = {}
+
+    def for_model(self, model: str) -> "Limits":
+        """Those of a request for this model."""
+        if model not in self.first_token_of and model not in self.between_tokens_of:
+            return self
+        return structs.replace(
+            self,
+            first_token=self.first_token_of.get(model, self.first_token),
+            between_tokens=self.between_tokens_of.get(model, self.between_tokens),
+        )
 
 
 class Publish(Struct, frozen=True):

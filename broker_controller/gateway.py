@@ -115,7 +115,7 @@ class Gateway:
             target=worker,
             deadline=now + submission.timeout,
             now=now,
-            limits=self._limits,
+            limits=self._limits.for_model(submission.model),
             resume=submission.resume,
         )
         stream = GenerationStream(life, on_cancel=self._cancel, on_flow=self._set_flow)

@@ -17,7 +17,7 @@ from broker_controller.address_guard import LOOPBACK, Network, parse_networks
 from broker_controller.decisions import Limits
 from broker_controller.dispatch import DispatchMethod
 from broker_controller.log import LEVELS
-from broker_wire.topology import QueueBounds, Topology
+from broker_wire.topology import QueueBounds, Topology, check_model_name
 
 ENVIRONMENT_PREFIX = "BROKER_CONTROLLER_"
 
@@ -37,9 +37,21 @@ _DISPATCH_HELP = """\
 queue: whoever has a free slot; lottery: by lot, weighted by speed;
 shortest_queue: the least load for its speed ({})"""
 
+_FIRST_CHUNK_HELP = """\
+a request whose worker gives no first token for so long moves ({0.others:g});
+MODEL=S for one model, several comma-separated, as in 60,big=300:
+a model whose name has a comma has the time of all others"""
+
 
 class SettingError(Exception):
     """An option or variable cannot be used; the text says which and why."""
+
+
+class ModelSeconds(Struct, frozen=True):
+    """Seconds for the models in `of`, and for all others."""
+
+    others: float
+    of: dict[str, float] = {}
 
 
 class Settings(Struct, frozen=True):
@@ -60,6 +72,8 @@ class Settings(Struct, frozen=True):
     heartbeat_expiration: float = 90.0
     check_interval: float = 30.0
     request_timeout: float = 600.0
+    first_token_timeout: ModelSeconds = ModelSeconds(Limits().first_token)
+    stall_timeout: ModelSeconds = ModelSeconds(Limits().between_tokens)
     worker_wait: float = Limits().worker_wait
     queue_limit: int = QueueBounds().max_length
     max_body_bytes: int = MAX_BODY_BYTES
@@ -87,6 +101,9 @@ def parse(arguments: Sequence[str] | None = None, environment: Mapping[str, str]
         raise SettingError("--ssl-keyfile is given without --ssl-certfile: HTTPS needs the certificate, too")
     if "allow_http_workers" in given:
         given["allow_http_workers"] = tuple(given["allow_http_workers"])
+    for name in ("first_token_timeout", "stall_timeout"):
+        if name in given:
+            given[name] = _merged(getattr(Settings(), name), given[name])
     return Settings(**given)
 
 
@@ -163,6 +180,14 @@ def _declare(options: _Options) -> None:
 
     options.begin("Limits")
     add("--request-timeout", _seconds, "S", f"for a request, waiting included ({default.request_timeout:g})")
+    add("--first-token-timeout", _model_seconds, "S", _FIRST_CHUNK_HELP.format(default.first_token_timeout), "extend")
+    add(
+        "--stall-timeout",
+        _model_seconds,
+        "S",
+        f"the same between two tokens ({default.stall_timeout.others:g})",
+        "extend",
+    )
     add("--worker-wait", _seconds, "S", f"for a model whose workers have all left ({default.worker_wait:g})")
     add("--queue-limit", _count, "N", f"requests that may wait for one model ({default.queue_limit})")
     add("--max-body-bytes", _count, "N", f"bytes of one request ({default.max_body_bytes})")
@@ -206,6 +231,21 @@ def _seconds(text: str) -> float:
     if seconds > MAX_SECONDS:
         raise ValueError(f"{text} is not possible: it is more than {MAX_SECONDS:.0f}, a year")
     return seconds
+
+
+def _model_seconds(text: str) -> list[tuple[str, float]]:
+    """Pairs of model and seconds; the name of all others is empty."""
+    pairs = []
+    for part in text.split(","):
+        model, given, seconds = part.strip().rpartition("=")
+        pairs.append((check_model_name(model) if given else "", _seconds(seconds)))
+    return pairs
+
+
+def _merged(default: ModelSeconds, pairs: list[tuple[str, float]]) -> ModelSeconds:
+    """What is said last holds."""
+    of = dict(pairs)
+    return ModelSeconds(of.pop("", default.others), of)
 
 
 def _count(text: str) -> int:

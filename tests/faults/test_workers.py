@@ -9,6 +9,7 @@ import pytest
 from tests.faults.conftest import Record
 from tests.faults.engine import ENGINE_SAYS, expected
 from tests.faults.history import Exchange, Verdict, judge
+from tests.faults.report import has_moved
 from tests.faults.scene import MID_STREAM, PACE, QUEUED, STARTING, Scene
 from tests.waiting import eventually
 from workers_shim.departure import SAME_TIME
@@ -166,6 +167,16 @@ def longest_pause(exchange: Exchange) -> float:
 
 
 # --- its engine fails
+
+
+async def test_a_model_has_its_own_stall_timeout(scene: Scene, record: Record) -> None:
+    scene.start("w1", "w2", controller=("--stall-timeout", "60,m=2"))
+    scene.fault()
+    scene.send("blocked", "block:10:20")
+    exchanges = await scene.finish()
+    record("engine blocks, the model's own stall timeout", exchanges, scene.fault_at)
+    assert all_complete(exchanges)
+    assert all(has_moved(exchange) for exchange in exchanges)
 
 
 async def test_an_engine_that_raises(scene: Scene, record: Record) -> None:

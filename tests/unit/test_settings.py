@@ -9,7 +9,7 @@ from broker_controller.address_guard import LOOPBACK
 from broker_controller.cli import _service_config, main
 from broker_controller.dispatch import DispatchMethod
 from broker_controller.local_broker import BrokerChoice, RunningBroker
-from broker_controller.settings import ENVIRONMENT_PREFIX, SettingError, Settings, parse
+from broker_controller.settings import ENVIRONMENT_PREFIX, ModelSeconds, SettingError, Settings, parse
 
 
 def test_without_anything_the_defaults_hold() -> None:
@@ -32,6 +32,8 @@ OPTIONS = [
     ("--heartbeat-expiration", "9", "heartbeat_expiration", 9.0),
     ("--check-interval", "3", "check_interval", 3.0),
     ("--request-timeout", "60", "request_timeout", 60.0),
+    ("--first-token-timeout", "9", "first_token_timeout", ModelSeconds(9.0)),
+    ("--stall-timeout", "2, big=60,a=b=5", "stall_timeout", ModelSeconds(2.0, {"big": 60.0, "a=b": 5.0})),
     ("--worker-wait", "7", "worker_wait", 7.0),
     ("--queue-limit", "10", "queue_limit", 10),
     ("--max-body-bytes", "1000", "max_body_bytes", 1000),
@@ -69,6 +71,17 @@ def test_the_wait_for_a_worker_reaches_the_gateway() -> None:
     assert _service_config(parse(["--worker-wait", "7"], {}), broker).limits.worker_wait == 7.0
 
 
+def test_a_model_has_its_own_times_where_they_are_given() -> None:
+    broker = RunningBroker("amqp://a", BrokerChoice.GIVEN)
+    command = ["--first-token-timeout", "big=300", "--stall-timeout", "2,big=60", "--stall-timeout", "3,slow=40"]
+    limits = _service_config(parse(command, {}), broker).limits
+    times = {
+        model: (limits.for_model(model).first_token, limits.for_model(model).between_tokens)
+        for model in ("big", "slow", "any")
+    }
+    assert times == {"big": (300.0, 60.0), "slow": (60.0, 40.0), "any": (60.0, 3.0)}
+
+
 def test_networks_are_separated_by_commas_or_given_again() -> None:
     expected = ["10.0.0.0/8", "192.0.2.1/32", "fd00::/8"]
     several = parse(["--allow-http-workers", "10.0.0.0/8,192.0.2.1", "--allow-http-workers", "fd00::/8"], {})
@@ -89,6 +102,10 @@ MISTAKES = [
     ("--dispatch-method", "fastest"),
     ("--heartbeat-expiration", "nan"),
     ("--request-timeout", "inf"),
+    ("--first-token-timeout", "m=0"),
+    ("--stall-timeout", "2,=5"),
+    ("--stall-timeout", "2,"),
+    ("--stall-timeout", "soon"),
     ("--request-timeout", "1e12"),
     ("--queue-limit", "1.5"),
     ("--queue-limit", "0"),
