@@ -156,6 +156,7 @@ def _limits(settings: Settings) -> Limits:
         between_tokens=settings.stall_timeout.others,
         between_tokens_of=settings.stall_timeout.of,
         worker_wait=settings.worker_wait,
+        grace=settings.grace,
     )
 
 

@@ -75,6 +75,7 @@ class Settings(Struct, frozen=True):
     first_token_timeout: ModelSeconds = ModelSeconds(Limits().first_token)
     stall_timeout: ModelSeconds = ModelSeconds(Limits().between_tokens)
     worker_wait: float = Limits().worker_wait
+    grace: float = Limits().grace
     queue_limit: int = QueueBounds().max_length
     max_body_bytes: int = MAX_BODY_BYTES
     max_inflight_bytes: int = 1024 * 1024 * 1024
@@ -189,6 +190,7 @@ def _declare(options: _Options) -> None:
         "extend",
     )
     add("--worker-wait", _seconds, "S", f"for a model whose workers have all left ({default.worker_wait:g})")
+    add("--grace", _seconds, "S", f"for a lost worker, or its request's redelivery ({default.grace:g})")
     add("--queue-limit", _count, "N", f"requests that may wait for one model ({default.queue_limit})")
     add("--max-body-bytes", _count, "N", f"bytes of one request ({default.max_body_bytes})")
     add("--max-inflight-bytes", _count, "N", f"bytes of all requests and answers ({default.max_inflight_bytes})")

@@ -42,7 +42,7 @@ def _make_worker(options: argparse.Namespace) -> Worker:
 
 def _configure(worker: Worker, options: argparse.Namespace) -> None:
     """What the command line says goes before what the module of `run` said."""
-    names = ("name", "slots", "speed", "broker_url", "prefix", "drain_timeout")
+    names = ("name", "slots", "speed", "broker_url", "prefix", "drain_timeout", "grace")
     given = {name: value for name in names if (value := getattr(options, name)) is not None}
     if options.broker_ca or options.broker_cert or options.broker_key:
         given["tls"] = TLSFiles(options.broker_ca, options.broker_cert, options.broker_key)

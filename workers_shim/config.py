@@ -7,6 +7,9 @@ from msgspec import Struct
 from broker_wire.amqp import TLSFiles
 from broker_wire.topology import QueueBounds
 
+GRACE = 30.0
+"""Seconds that a stream is kept for a controller that is gone, and a complete one for its `done`."""
+
 
 class SessionConfig(Struct, frozen=True):
     """One worker on the broker.
@@ -20,6 +23,7 @@ class SessionConfig(Struct, frozen=True):
         bounds: of the model queues; the same as the controllers'.
         heartbeat_interval: seconds between two signs of life.
         drain_timeout: seconds that running requests have to finish in.
+        grace: seconds that a controller that is gone has to come back in.
         bridged: it stands for an HTTP worker, whose URL is its name.
     """
 
@@ -32,6 +36,7 @@ class SessionConfig(Struct, frozen=True):
     bounds: QueueBounds = QueueBounds()
     heartbeat_interval: float = 5.0
     drain_timeout: float = 600.0
+    grace: float = GRACE
     bridged: bool = False
 
 
@@ -39,7 +44,6 @@ class Patience(Struct, frozen=True):
     """How long a worker waits for others, in seconds. Not for operators: tests shorten them.
 
     Attributes:
-        grace: a controller that is gone may come back; a complete answer is kept for its `done`.
         ask: an `Ask` may stay without an answer.
         suspect: one that must run apart waits for another such one.
         farewell: a leaving worker waits for its last answers to be fetched.
@@ -47,7 +51,6 @@ class Patience(Struct, frozen=True):
         roll_call: jitter of the answer to a roll-call.
     """
 
-    grace: float = 30.0
     ask: float = 5.0
     suspect: float = 0.25
     farewell: float = 2.0

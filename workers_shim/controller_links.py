@@ -9,8 +9,6 @@ from collections.abc import Callable, Iterator
 from workers_shim.outgoing import Outgoing
 from workers_shim.tombstones import Key
 
-GRACE = 30.0
-"""Seconds that a stream is kept for a controller that is gone, and a complete one for its `done`."""
 WORKER_RETAINED_BYTES = 64 * 1024 * 1024
 """Sent frames kept for all streams together."""
 
@@ -40,7 +38,7 @@ class ControllerLinks:
         self,
         watched: Callable[[], float],
         *,
-        grace: float = GRACE,
+        grace: float,
         retained_bytes: int = WORKER_RETAINED_BYTES,
     ) -> None:
         self._watched = watched

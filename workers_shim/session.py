@@ -76,7 +76,7 @@ class WorkerSession:
         self._publishing: Session | None = None
         self._queue_lost = False
         tombstones = Tombstones()
-        links = ControllerLinks(self._clock.now, grace=self._patience.grace)
+        links = ControllerLinks(self._clock.now, grace=config.grace)
         self._links = links
         self._custody = Custody(
             config.name,

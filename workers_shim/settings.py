@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from broker_wire.topology import QueueBounds, check_model_name, check_worker_name
+from workers_shim.config import GRACE
 
 ENVIRONMENT_PREFIX = "WORKERS_SHIM_"
 
@@ -114,6 +115,13 @@ def _worker(command: argparse.ArgumentParser) -> None:
         type=float,
         metavar="S",
         help="seconds to finish in when asked to leave (default: 600)",
+    )
+    _add(
+        group,
+        "--grace",
+        type=float,
+        metavar="S",
+        help=f"seconds to go on for a controller that is away (default: {GRACE:g})",
     )
     _add(
         group,

@@ -26,6 +26,7 @@ from broker_wire.amqp.addresses import TLSFiles
 from broker_wire.messages import ModelCard
 from broker_wire.topology import QueueBounds, Topology, check_worker_name
 from workers_shim.broker_thread import BrokerThread
+from workers_shim.config import GRACE
 from workers_shim.execution import EngineExecutor
 from workers_shim.served_model import GenerateFunction, ResumeChoice, serve
 from workers_shim.session import LeaveReason, SessionConfig
@@ -58,6 +59,7 @@ class Worker:
         bounds: of the model queues; the same as the controllers'.
         heartbeat_interval: seconds between two signs of life.
         drain_timeout: seconds that running requests have to finish in when the worker is asked to leave.
+        grace: seconds that running requests go on for a controller that is away.
         bridged: it stands for an HTTP worker, whose URL is its name.
 
     Raises: ValueError, with a sentence.
@@ -75,6 +77,7 @@ class Worker:
         bounds: QueueBounds | None = None,
         heartbeat_interval: float = 5.0,
         drain_timeout: float = 600.0,
+        grace: float = GRACE,
         bridged: bool = False,
     ) -> None:
         self.config = SessionConfig(
@@ -87,6 +90,7 @@ class Worker:
             bounds=bounds or QueueBounds(),
             heartbeat_interval=heartbeat_interval,
             drain_timeout=drain_timeout,
+            grace=grace,
             bridged=bridged,
         )
         _check(self.config)
@@ -293,6 +297,6 @@ def _check(config: SessionConfig) -> None:
         raise ValueError(f"speed has to be 0 or more, not {config.speed}")
     if config.bounds.max_length < 1:
         raise ValueError(f"the bound of a queue has to be at least 1, not {config.bounds.max_length}")
-    for name in ("heartbeat_interval", "drain_timeout"):
+    for name in ("heartbeat_interval", "drain_timeout", "grace"):
         if not getattr(config, name) > 0:
             raise ValueError(f"{name} has to be more than 0 seconds, not {getattr(config, name)}")

@@ -21,6 +21,7 @@ from pathlib import Path
 from broker_wire.log_lines import log_to_stderr
 from broker_wire.topology import QueueBounds
 from workers_shim import Chunk, Request, RequestError, Usage, Worker
+from workers_shim.config import GRACE
 
 ENGINE_SAYS = "the test's engine fails here"
 _LOOK_INTERVAL = 0.05
@@ -138,7 +139,7 @@ def main() -> None:
     parser.add_argument("--tokens-per-second", type=float, default=20.0)
     parser.add_argument("--resume", choices=("prefix", "replay", "never"), default="prefix")
     parser.add_argument("--drain-timeout", type=float, default=600.0)
-    parser.add_argument("--grace", type=float)
+    parser.add_argument("--grace", type=float, default=GRACE)
     parser.add_argument("--queue-limit", type=int, default=QueueBounds().max_length)
     options = parser.parse_args()
     log_to_stderr("info")
@@ -149,7 +150,7 @@ def main() -> None:
         prefix=options.prefix,
         drain_timeout=options.drain_timeout,
         bounds=QueueBounds(options.queue_limit),
-        **({} if options.grace is None else {"grace": options.grace}),
+        grace=options.grace,
     )
     engine = Engine(options.name, options.tokens_per_second, options.journal)
     worker.add_model(options.model, engine.generate, resume=options.resume)

@@ -3,7 +3,6 @@
 import asyncio
 from collections.abc import AsyncIterator, Iterator
 
-import msgspec
 import pytest
 
 from broker_controller.private_node import PrivateNode, find_server
@@ -17,10 +16,8 @@ from tests.integration.worker_harness import (
     comes_true,
 )
 from tests.waiting import eventually
-from workers_shim.config import Patience
 
 pytestmark = pytest.mark.skipif(find_server() is None, reason="rabbitmq-server is not installed")
-PATIENCE = Patience(grace=1.0, ask=1.0, farewell=0.3, sweep=0.1, roll_call=0.05)
 BACK = 60.0
 """Seconds for a node to start and for everybody to connect again."""
 
@@ -44,9 +41,7 @@ async def ctl(node: PrivateNode, *arguments: str) -> str:
 async def test_under_an_alarm_a_stream_waits_acks_pass_and_afterwards_the_answer_is_whole(
     node: PrivateNode, controller: ControllerDouble
 ) -> None:
-    async with announced_worker(
-        controller, node.url, HandExecutor(), slots=2, patience=PATIENCE, heartbeat_interval=0.2
-    ) as worker:
+    async with announced_worker(controller, node.url, HandExecutor(), slots=2, heartbeat_interval=0.2) as worker:
         await eventually(lambda: worker.session._will.made, WITHIN)
         generate = await controller.submit()
         _, stream = await worker.executor.next()
@@ -89,10 +84,8 @@ async def test_the_grace_time_of_a_controller_does_not_pass_while_the_broker_is_
     node: PrivateNode, controller: ControllerDouble
 ) -> None:
     # Longer than rabbitmqctl takes on a busy machine to set off the alarm.
-    patience = msgspec.structs.replace(PATIENCE, grace=10.0)
-    async with announced_worker(
-        controller, node.url, HandExecutor(), patience=patience, heartbeat_interval=0.2
-    ) as worker:
+    grace = 10.0
+    async with announced_worker(controller, node.url, HandExecutor(), grace=grace, heartbeat_interval=0.2) as worker:
         await controller.submit()
         _, stream = await worker.executor.next()
         await controller.frame(Started)
@@ -105,7 +98,7 @@ async def test_the_grace_time_of_a_controller_does_not_pass_while_the_broker_is_
             begin = worker.session._clock.now()
             loop = asyncio.get_running_loop()
             since = loop.time()
-            await eventually(lambda: loop.time() - since > patience.grace, WITHIN)
+            await eventually(lambda: loop.time() - since > grace, WITHIN)
             assert worker.session._clock.now() == begin
             assert not stream.cancelled
         finally:
@@ -117,7 +110,7 @@ async def test_the_grace_time_of_a_controller_does_not_pass_while_the_broker_is_
 async def test_streams_go_on_after_the_broker_came_back(
     node: PrivateNode, controller: ControllerDouble, how: str
 ) -> None:
-    async with announced_worker(controller, node.url, HandExecutor(), patience=PATIENCE) as worker:
+    async with announced_worker(controller, node.url, HandExecutor()) as worker:
         generate = await controller.submit()
         _, stream = await worker.executor.next()
         stream.offer("0")

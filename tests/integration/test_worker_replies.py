@@ -27,10 +27,7 @@ from tests.integration.worker_harness import (
     announced_worker,
 )
 from tests.waiting import eventually
-from workers_shim.config import Patience
 from workers_shim.request import Chunk
-
-PATIENT = Patience(grace=30.0, ask=1.0, farewell=0.3, sweep=0.1, roll_call=0.05)
 
 
 @pytest.fixture
@@ -62,7 +59,7 @@ async def test_a_resend_brings_everything_from_that_number_on_again(
 async def test_an_answer_that_is_over_can_be_had_again_until_it_is_done(
     controller: ControllerDouble, broker_url: str
 ) -> None:
-    async with announced_worker(controller, broker_url, HandExecutor(), patience=PATIENT) as worker:
+    async with announced_worker(controller, broker_url, HandExecutor(), grace=30.0) as worker:
         generate = await controller.submit()
         _, stream = await worker.executor.next()
         stream.offer("all")
@@ -93,7 +90,7 @@ async def test_what_the_worker_does_not_hold_is_answered_gone(
 async def test_a_stream_whose_controller_has_no_queue_is_held_and_goes_on_where_it_was_when_that_speaks(
     controller: ControllerDouble, broker_url: str
 ) -> None:
-    async with announced_worker(controller, broker_url, HandExecutor(), patience=PATIENT) as worker:
+    async with announced_worker(controller, broker_url, HandExecutor(), grace=30.0) as worker:
         await controller.submit()
         _, stream = await worker.executor.next()
         stream.offer("0")
@@ -135,7 +132,7 @@ async def test_a_complete_answer_that_waits_for_its_controller_holds_no_slot(
 ) -> None:
     async with (
         ControllerDouble(broker_url, controller.topology, "c2") as other,
-        announced_worker(controller, broker_url, HandExecutor(), slots=1, patience=PATIENT) as worker,
+        announced_worker(controller, broker_url, HandExecutor(), slots=1, grace=30.0) as worker,
     ):
         await controller.submit()
         _, stream = await worker.executor.next()

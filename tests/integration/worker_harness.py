@@ -41,7 +41,7 @@ from workers_shim.stream import Assignment, OutgoingStream
 
 WITHIN = 20.0
 """Seconds: a bound for what takes milliseconds on an idle machine."""
-QUICK = Patience(grace=1.0, ask=1.0, suspect=0.25, farewell=0.3, sweep=0.1, roll_call=0.05)
+QUICK = Patience(ask=1.0, suspect=0.25, farewell=0.3, sweep=0.1, roll_call=0.05)
 
 F = TypeVar("F", bound=Struct)
 
@@ -272,7 +272,7 @@ async def running_worker(
     **config: Any,
 ) -> AsyncIterator[RunningWorker]:
     """A worker, until the end of the block; killed there if it has not left."""
-    defaults: dict[str, Any] = {"name": "w1", "slots": 2, "speed": 1.0, "prefix": topology.prefix}
+    defaults: dict[str, Any] = {"name": "w1", "slots": 2, "speed": 1.0, "prefix": topology.prefix, "grace": 1.0}
     settings = SessionConfig(broker_url=url, **(defaults | config))
     settings = structs.replace(settings, bounds=topology.bounds)
     session = WorkerSession(settings, executor, [ModelCard(model) for model in models], patience)

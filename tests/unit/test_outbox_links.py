@@ -72,7 +72,7 @@ def test_a_sign_of_life_ends_the_grace_time(clock: Clock) -> None:
 
 
 def test_a_stream_of_a_controller_that_is_gone_is_held_from_its_start(clock: Clock) -> None:
-    links = ControllerLinks(clock)
+    links = ControllerLinks(clock, grace=30.0)
     links.add(outgoing(stream=1))
     links.lose(links.link("c"))
     late = outgoing(stream=2)
@@ -81,7 +81,7 @@ def test_a_stream_of_a_controller_that_is_gone_is_held_from_its_start(clock: Clo
 
 
 def test_a_newer_attempt_takes_the_place_of_the_older_one(clock: Clock) -> None:
-    links = ControllerLinks(clock)
+    links = ControllerLinks(clock, grace=30.0)
     older, newer = outgoing(attempt=1), outgoing(attempt=2)
     links.add(older)
     links.add(newer)
@@ -92,7 +92,7 @@ def test_a_newer_attempt_takes_the_place_of_the_older_one(clock: Clock) -> None:
 
 
 def test_above_the_workers_bound_complete_answers_go_first_and_then_the_beginning_of_the_largest(clock: Clock) -> None:
-    links = ControllerLinks(clock, retained_bytes=1000)
+    links = ControllerLinks(clock, grace=30.0, retained_bytes=1000)
     complete, large, small = outgoing(stream=1), outgoing(stream=2), outgoing(stream=3)
     for stream in (complete, large, small):
         links.add(stream)
@@ -108,7 +108,7 @@ def test_above_the_workers_bound_complete_answers_go_first_and_then_the_beginnin
 
 
 def test_a_controller_with_nothing_under_way_is_forgotten(clock: Clock) -> None:
-    links = ControllerLinks(clock)
+    links = ControllerLinks(clock, grace=30.0)
     stream = outgoing()
     links.add(stream)
     links.lose(links.link("c"))

@@ -35,6 +35,7 @@ OPTIONS = [
     ("--first-token-timeout", "9", "first_token_timeout", ModelSeconds(9.0)),
     ("--stall-timeout", "2, big=60,a=b=5", "stall_timeout", ModelSeconds(2.0, {"big": 60.0, "a=b": 5.0})),
     ("--worker-wait", "7", "worker_wait", 7.0),
+    ("--grace", "3", "grace", 3.0),
     ("--queue-limit", "10", "queue_limit", 10),
     ("--max-body-bytes", "1000", "max_body_bytes", 1000),
     ("--max-inflight-bytes", "5000", "max_inflight_bytes", 5000),
@@ -66,9 +67,10 @@ def test_an_empty_address_of_the_broker_is_one_not_given() -> None:
     assert parse(["--broker-url", ""], {"BROKER_CONTROLLER_BROKER_URL": "amqp://b"}).broker_url == "amqp://b"
 
 
-def test_the_wait_for_a_worker_reaches_the_gateway() -> None:
+def test_the_times_that_requests_wait_reach_the_gateway() -> None:
     broker = RunningBroker("amqp://a", BrokerChoice.GIVEN)
-    assert _service_config(parse(["--worker-wait", "7"], {}), broker).limits.worker_wait == 7.0
+    limits = _service_config(parse(["--worker-wait", "7", "--grace", "3"], {}), broker).limits
+    assert (limits.worker_wait, limits.grace) == (7.0, 3.0)
 
 
 def test_a_model_has_its_own_times_where_they_are_given() -> None:
