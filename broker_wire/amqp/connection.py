@@ -76,7 +76,8 @@ class Connection:
             name: shown in the broker's list of connections, and in the log.
             on_connected: declares what is needed and starts consumers; has 30 s. If it raises, or the connection goes
                 meanwhile, the next try follows.
-            on_lost: called when a connection goes for which `on_connected` had finished; not when `run` is cancelled.
+            on_lost: called when a connection goes for which `on_connected` had finished, at that very moment, too; not
+                when `run` is cancelled.
             on_blocked: True when the broker stops reading (a memory or disk alarm), False when it reads again or the
                 blocked connection is gone.
         """
@@ -154,7 +155,8 @@ class Connection:
         session = Session(link, self._warned, on_blocked=self._set_blocked, on_ended=self._set_disconnected)
         await self._run_on_connected(session, link)
         if link.ended.done():
-            raise link.ended.result()
+            # It went as `on_connected` finished: whoever has set something up there hears of the loss as of any other.
+            return
         self.state = ConnectionState.CONNECTED
         self._hurried.clear()
         self.last_error = None
@@ -177,6 +179,8 @@ class Connection:
             if not task.done():
                 task.cancel()
                 await asyncio.wait({task}, timeout=GIVE_UP_TIMEOUT)
+        if task.done() and not task.cancelled() and task.exception() is None:
+            return
         if link.ended.done():
             # Whatever the task raised came of that.
             raise link.ended.result()

@@ -1,6 +1,7 @@
 """A connection comes back, whatever takes it away and whenever."""
 
 import asyncio
+import contextlib
 import logging
 from collections.abc import Callable
 from functools import partial
@@ -104,6 +105,34 @@ async def test_a_cut_while_preparing_begins_again_at_once(broker_url: str, event
         assert cancelled == [True]
         assert len(client.sessions) == 2
         assert client.lost == []
+
+
+async def test_a_connection_that_goes_as_its_preparation_finishes_is_told_as_lost(broker_url: str) -> None:
+    """Or whoever took it for up at the end of the preparation would do so until the next loss."""
+
+    async def drop_the_first_at_the_end(session: Session) -> None:
+        if len(client.sessions) == 1:
+            session.drop("a test's")
+
+    async with running(broker_url, drop_the_first_at_the_end) as client:
+        await client.connection.wait_connected(WAIT)
+        assert len(client.sessions) == 2
+        assert ["a test's" in str(error) for error in client.lost] == [True]
+
+
+async def test_a_connection_that_went_while_its_preparation_finished_all_the_same_is_told_as_lost(
+    broker_url: str,
+) -> None:
+    async def finish_late(session: Session) -> None:
+        if len(client.sessions) == 1:
+            session.drop("a test's")
+            with contextlib.suppress(asyncio.CancelledError):
+                await asyncio.Event().wait()
+
+    async with running(broker_url, finish_late) as client:
+        await client.connection.wait_connected(WAIT)
+        assert len(client.sessions) == 2
+        assert len(client.lost) == 1
 
 
 @pytest.mark.parametrize("fault", [ChannelClosedError(406, "no"), RuntimeError("a fault of the program")])
