@@ -91,13 +91,15 @@ class Intake:
     # --- deliveries
 
     def ack(self, lease: Lease[Delivery]) -> None:
-        """Settle the delivery. Without effect when its channel has gone: the broker has requeued it."""
-        lease.delivery.channel.ack(lease.delivery.tag)
+        """Settle the delivery. Without effect when its channel or queue has gone."""
+        if not lease.is_void:
+            lease.delivery.channel.ack(lease.delivery.tag)
         self.pool.settled(lease)
 
     def give_back(self, lease: Lease[Delivery]) -> None:
         """Let another worker have the delivery; its slot is free."""
-        self._return(lease.delivery, lease.source)
+        if not lease.is_void:
+            self._return(lease.delivery, lease.source)
         self.pool.settled(lease)
         self.free(lease)
 

@@ -42,16 +42,26 @@ class Source(Struct, frozen=True):
         return self.role is Role.RESUME or self.role is Role.MODEL
 
 
+class Incarnation:
+    """One life of a queue. Of a queue that was deleted, and is declared anew under its name, it is another one."""
+
+    __slots__ = ("deleted",)
+
+    def __init__(self) -> None:
+        self.deleted = False
+
+
 class Consumer:
     """What the broker knows by one consumer tag. Whoever consumes hands it back with each delivery, so that a
     cancelled one, whose last deliveries are still in transit, is forgotten by everybody together."""
 
-    __slots__ = ("channel", "prefetch", "source", "unacked")
+    __slots__ = ("channel", "incarnation", "prefetch", "source", "unacked")
 
-    def __init__(self, channel: int, source: Source, prefetch: int) -> None:
+    def __init__(self, channel: int, source: Source, incarnation: Incarnation, prefetch: int) -> None:
         self.channel = channel
         """Which of the channels that were opened one after the other."""
         self.source = source
+        self.incarnation = incarnation
         self.prefetch = prefetch
         self.unacked = 0
 
@@ -72,6 +82,15 @@ class Lease(Generic[D]):
         self.consumer = consumer
         """Whose credit the unacked delivery uses; None once it was acked, or its tag is void."""
         self.holds_slot = True
+
+    @property
+    def is_void(self) -> bool:
+        """Its queue was deleted: the delivery must be neither acked nor given back.
+
+        RabbitMQ settles by the queue's name and a number that each queue counts by itself. Seen with 3.10: an ack for
+        a deleted queue removes what another worker holds from the new queue of that name.
+        """
+        return self.consumer is not None and self.consumer.incarnation.deleted
 
 
 class Start(Struct, Generic[D], frozen=True):
@@ -113,6 +132,7 @@ class SlotPool(Generic[D]):
         self._channel = 0
         self._sources: dict[Source, int] = {}
         """When each queue last had a delivery started, by a counter."""
+        self._incarnations: dict[Source, Incarnation] = {}
         self._live: dict[Source, Consumer] = {}
         self._waiting: deque[Lease[D]] = deque()
         self._served = itertools.count(1)
@@ -133,6 +153,7 @@ class SlotPool(Generic[D]):
         """Serve these queues, too; they are declared."""
         for source in sources:
             self._sources.setdefault(source, 0)
+            self._incarnations.setdefault(source, Incarnation())
         return self._balance()
 
     def remove(self, sources: Iterable[Source]) -> list[Action[D]]:
@@ -156,9 +177,14 @@ class SlotPool(Generic[D]):
         self._waiting.clear()
 
     def consumer_lost(self, consumer: Consumer) -> bool:
-        """The broker cancelled a consumer, since its queue was deleted. True: `add` it again once it is declared."""
+        """The broker cancelled a consumer, since its queue was deleted. True: `add` it again once it is declared.
+
+        What runs from there goes on, and nothing of it is settled any more.
+        """
+        consumer.incarnation.deleted = True
         if self._live.get(consumer.source) is not consumer:
             return False
+        del self._incarnations[consumer.source]
         del self._live[consumer.source]
         del self._sources[consumer.source]
         return True
@@ -171,7 +197,8 @@ class SlotPool(Generic[D]):
             actions += self._cancel(source)
         while self._waiting:
             lease = self._waiting.popleft()
-            actions.append(GiveBack(lease.delivery, lease.source))
+            if not lease.is_void:
+                actions.append(GiveBack(lease.delivery, lease.source))
         return actions
 
     # --- deliveries
@@ -237,7 +264,7 @@ class SlotPool(Generic[D]):
             short.sort(key=lambda source: (source.role, self._sources[source]))
         for source in short:
             replaced = self._live.pop(source, None)
-            self._live[source] = consumer = Consumer(self._channel, source, free)
+            self._live[source] = consumer = Consumer(self._channel, source, self._incarnations[source], free)
             actions.append(Consume(consumer))
             if replaced is not None:
                 actions.append(Cancel(replaced))

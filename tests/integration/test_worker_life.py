@@ -9,6 +9,7 @@ import pytest
 from msgspec import structs
 
 from broker_wire import codec
+from broker_wire.amqp import Delivery
 from broker_wire.messages import (
     PROTOCOL_VERSION,
     Announce,
@@ -16,6 +17,7 @@ from broker_wire.messages import (
     Drain,
     End,
     Generate,
+    Go,
     Goodbye,
     Heartbeat,
     Introduce,
@@ -35,6 +37,7 @@ from tests.integration.worker_harness import (
     EchoExecutor,
     HandExecutor,
     announced_worker,
+    comes_true,
     running_worker,
 )
 from tests.waiting import eventually
@@ -375,8 +378,42 @@ async def test_queues_that_somebody_deleted_are_made_again_and_said_to_be_new(
         for key in ("model.m", "resume.m", topology.own_queue("w1", "m").routing_key, "pinned.w1"):
             # The announce may have been before the last of them was there again.
             await controller.submit_when_there(key)
-        await eventually(lambda: len(controller.seen(End)) == 4, WITHIN)
+
+        async def all_ended() -> bool:
+            # A queue that went while it was declared closes the channel: what it had delivered comes again, and asks.
+            for ask in controller.seen(Ask):
+                await controller.tell(ask.instance, Go("c1", ask.stream, ask.attempt + 1))
+            return len({end.stream for end in controller.seen(End)}) == 4
+
+        await comes_true(all_ended)
         assert not worker.task.done()
+
+
+async def test_the_end_of_what_a_deleted_queue_had_delivered_takes_nothing_out_of_the_new_one(
+    controller: ControllerDouble, broker_url: str
+) -> None:
+    """RabbitMQ settles by the queue's name and a number that each queue counts by itself."""
+    executor = HandExecutor()
+    async with announced_worker(controller, broker_url, executor, slots=2):
+        streams = []
+        for _ in range(2):
+            await controller.submit()
+            streams.append((await executor.next())[1])
+        name = controller.topology.model_queue("m").name
+        await controller.channel.delete_queue(name)
+        await eventually(lambda: [a for a in controller.said(Announce)[1:] if a.made_queues == ("m",)], WITHIN)
+        held: list[Delivery] = []
+        tag = await controller.channel.consume(name, held.append, prefetch=2)
+        await controller.submit()
+        second = await controller.submit()
+        await eventually(lambda: len(held) == 2, WITHIN)
+        await controller.channel.cancel_and_wait(tag)
+        for stream in streams:
+            stream.end()
+            stream.released()
+        await eventually(lambda: len(controller.seen(End)) == 2, WITHIN)
+        controller.channel.nack(held[1].tag)
+        await eventually(lambda: [ask.stream for ask in controller.seen(Ask)] == [second.stream], WITHIN)
 
 
 async def test_the_control_queue_and_the_will_are_made_again_when_somebody_deleted_them(

@@ -189,3 +189,24 @@ def test_a_queue_whose_consumer_the_broker_ended_is_consumed_again_when_it_is_de
     assert worker.pool.consumer_lost(lost)
     assert not worker.pool.consumer_lost(lost)
     assert consumed(worker.pool.add([source])) == [(Role.MODEL, "a", 1)]
+
+
+def test_what_came_from_a_deleted_queue_is_void_also_where_its_consumer_was_replaced() -> None:
+    worker = Worker(2, "a")
+    source = Source(Role.MODEL, "a")
+    first = worker.start(Role.MODEL, "a", "1")
+    worker.pool.freed(worker.start(Role.OWN, "a", "2"))
+    worker.apply(worker.pool.freed(worker.start(Role.OWN, "a", "3")))
+    assert not first.is_void
+    worker.pool.consumer_lost(worker.live[source])
+    worker.apply(worker.pool.add([source]))
+    assert first.is_void
+    assert not worker.start(Role.MODEL, "a", "4").is_void
+
+
+def test_a_pinned_delivery_of_a_deleted_queue_is_not_given_back() -> None:
+    worker = Worker(1, "a")
+    worker.start(Role.MODEL, "a", "1")
+    worker.apply(worker.pool.delivered(worker.live[PINNED], "2"))
+    worker.pool.consumer_lost(worker.live[PINNED])
+    assert not any(isinstance(action, GiveBack) for action in worker.pool.drain())
