@@ -30,8 +30,10 @@ _SHOWN = (
     (FROM_CLIENT, "basic.qos"),
     (FROM_CLIENT, "basic.consume"),
     (FROM_CLIENT, "basic.cancel"),
+    (FROM_CLIENT, "basic.get"),
+    (FROM_BROKER, "basic.get-empty"),
 )
-_CONSUMER_METHODS = ("basic.consume", "basic.cancel")
+_CONSUMER_METHODS = ("basic.consume", "basic.cancel", "basic.get")
 READY_TIMEOUT = 60.0  # seconds
 SETTLE_TIMEOUT = 10.0  # seconds until the last ack has passed
 STREAMS, REQUESTS, TOKENS = 50, 20, 100

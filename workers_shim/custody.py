@@ -22,7 +22,7 @@ from workers_shim.controller_links import ControllerLinks
 from workers_shim.held import Desk, Held, Stage, check_controller
 from workers_shim.outbox import Outbox
 from workers_shim.outgoing import Outgoing
-from workers_shim.slots import Lease, Role
+from workers_shim.slot_decisions import Lease, Role
 from workers_shim.stream import Assignment, Executor
 from workers_shim.tombstones import MAX_SECONDS, Key, Tombstones
 

@@ -8,7 +8,7 @@ from broker_wire.errors import GarbageError
 from broker_wire.messages import Generate, Go
 from broker_wire.topology import MAX_NAME_BYTES
 from workers_shim.outgoing import Outgoing
-from workers_shim.slots import Lease
+from workers_shim.slot_decisions import Lease
 from workers_shim.tombstones import Key
 
 

@@ -11,7 +11,8 @@ from functools import partial
 from broker_wire.amqp import Channel, Delivery, Session, declare_queues
 from broker_wire.errors import ChannelClosedError, NotConnectedError
 from broker_wire.topology import Queue, Topology
-from workers_shim.slots import Action, Cancel, Consume, Consumer, GiveBack, Lease, Role, SlotPool, Source, Start
+from workers_shim.slot_decisions import Action, Cancel, Consume, Consumer, Get, GiveBack, Lease, Role, Source, Start
+from workers_shim.slots import SlotPool
 
 _log = logging.getLogger(__name__)
 
@@ -118,6 +119,8 @@ class Intake:
                     self._return(action.delivery, action.source)
                 case Consume():
                     self._consume(action.consumer)
+                case Get():
+                    self._ask(action)
                 case Cancel():
                     tag = self._tags.pop(action.consumer, None)
                     if tag is not None and self._channel is not None:
@@ -139,6 +142,18 @@ class Intake:
         except NotConnectedError:
             # The channel is going this moment; it is opened anew, and then everything is consumed.
             _log.debug("consume skipped queue=%s reason=the channel is closing", self._queue(consumer.source).name)
+
+    def _ask(self, get: Get) -> None:
+        if self._channel is None:
+            return
+        name = self._queue(get.source).name
+        try:
+            self._channel.get_soon(name, partial(self._on_got, get), partial(self._on_got, get, None))
+        except NotConnectedError:
+            _log.debug("question skipped queue=%s reason=the channel is closing", name)
+
+    def _on_got(self, get: Get, delivery: Delivery | None) -> None:
+        self._perform(self.pool.got(get, delivery))
 
     def _return(self, delivery: Delivery, source: Source) -> None:
         if source.role is Role.OWN:

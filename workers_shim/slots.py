@@ -6,119 +6,31 @@ channel. It knows neither what a request is nor how long it runs.
 Prefetch counts a consumer's unacked deliveries, so the prefetches of several consumers add up to more than the slots.
 The scheme is lazy: every queue is consumed with prefetch = slots, and only a delivery that finds the pool full cancels
 the shared consumers, before it is given back (a requeue under a live consumer would come straight back, thousands of
-times a second). When a slot frees they are consumed anew with prefetch = free slots. So a worker of one model whose
-other queues are idle never cancels and never consumes again.
+times a second). From then on each free slot asks for one message of one of these queues, in turns; a queue that says
+that it is empty is consumed again. So a worker of one model whose other queues are idle never cancels and never
+consumes again, and one whose models compete for its slots pays one question a request and gives nothing back.
 """
 
 import itertools
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Iterable
-from enum import IntEnum
 from typing import Generic, TypeVar
 
-from msgspec import Struct
+from workers_shim.slot_decisions import (
+    Action,
+    Cancel,
+    Consume,
+    Consumer,
+    Get,
+    GiveBack,
+    Incarnation,
+    Lease,
+    Role,
+    Source,
+    Start,
+)
 
 D = TypeVar("D")
-
-
-class Role(IntEnum):
-    """What a queue is for; the order is the order of consuming. Streams that move never wait behind new ones."""
-
-    RESUME = 0
-    MODEL = 1
-    OWN = 2
-    PINNED = 3
-
-
-class Source(Struct, frozen=True):
-    """One queue. `model` is empty for the pinned queue, which is the worker's."""
-
-    role: Role
-    model: str = ""
-
-    @property
-    def shared(self) -> bool:
-        """Whether other workers could start what is held from here."""
-        return self.role is Role.RESUME or self.role is Role.MODEL
-
-
-class Incarnation:
-    """One life of a queue. Of a queue that was deleted, and is declared anew under its name, it is another one."""
-
-    __slots__ = ("deleted",)
-
-    def __init__(self) -> None:
-        self.deleted = False
-
-
-class Consumer:
-    """What the broker knows by one consumer tag. Whoever consumes hands it back with each delivery, so that a
-    cancelled one, whose last deliveries are still in transit, is forgotten by everybody together."""
-
-    __slots__ = ("channel", "incarnation", "prefetch", "source", "unacked")
-
-    def __init__(self, channel: int, source: Source, incarnation: Incarnation, prefetch: int) -> None:
-        self.channel = channel
-        """Which of the channels that were opened one after the other."""
-        self.source = source
-        self.incarnation = incarnation
-        self.prefetch = prefetch
-        self.unacked = 0
-
-    @property
-    def credit(self) -> int:
-        """Deliveries that the broker may still send."""
-        return self.prefetch - self.unacked
-
-
-class Lease(Generic[D]):
-    """A delivery that has, or had, a slot."""
-
-    __slots__ = ("consumer", "delivery", "holds_slot", "source")
-
-    def __init__(self, delivery: D, source: Source, consumer: Consumer | None) -> None:
-        self.delivery = delivery
-        self.source = source
-        self.consumer = consumer
-        """Whose credit the unacked delivery uses; None once it was acked, or its tag is void."""
-        self.holds_slot = True
-
-    @property
-    def is_void(self) -> bool:
-        """Its queue was deleted: the delivery must be neither acked nor given back.
-
-        RabbitMQ settles by the queue's name and a number that each queue counts by itself. Seen with 3.10: an ack for
-        a deleted queue removes what another worker holds from the new queue of that name.
-        """
-        return self.consumer is not None and self.consumer.incarnation.deleted
-
-
-class Start(Struct, Generic[D], frozen=True):
-    """This delivery has a slot now."""
-
-    lease: Lease[D]
-
-
-class GiveBack(Struct, Generic[D], frozen=True):
-    """No slot for it: requeue it, or dead-letter it where it came from the worker's own queue."""
-
-    delivery: D
-    source: Source
-
-
-class Consume(Struct, frozen=True):
-    """Consume `consumer.source` with `consumer.prefetch`."""
-
-    consumer: Consumer
-
-
-class Cancel(Struct, frozen=True):
-    """Cancel this consumer. What it has delivered stays valid, and what is in transit still comes."""
-
-    consumer: Consumer
-
-
-Action = Start[D] | GiveBack[D] | Consume | Cancel
 
 
 class SlotPool(Generic[D]):
@@ -131,11 +43,15 @@ class SlotPool(Generic[D]):
         self._open = False
         self._channel = 0
         self._sources: dict[Source, int] = {}
-        """When each queue last had a delivery started, by a counter."""
+        """When each queue was last asked, or had a delivery started, by a counter."""
         self._incarnations: dict[Source, Incarnation] = {}
         self._live: dict[Source, Consumer] = {}
+        self._paused: set[Source] = set()
+        """Shared queues without a consumer, that each free slot asks."""
+        self._asked: Counter[Source] = Counter()
+        """Questions without an answer; each has a claim on a free slot."""
         self._waiting: deque[Lease[D]] = deque()
-        self._served = itertools.count(1)
+        self._turns = itertools.count(1)
 
     @property
     def free(self) -> int:
@@ -161,6 +77,7 @@ class SlotPool(Generic[D]):
         actions: list[Action[D]] = []
         for source in sources:
             self._sources.pop(source, None)
+            self._paused.discard(source)
             actions += self._cancel(source)
         return actions
 
@@ -174,6 +91,8 @@ class SlotPool(Generic[D]):
         self._open = False
         self._channel += 1
         self._live.clear()
+        self._paused.clear()
+        self._asked.clear()
         self._waiting.clear()
 
     def consumer_lost(self, consumer: Consumer) -> bool:
@@ -192,6 +111,7 @@ class SlotPool(Generic[D]):
     def drain(self) -> list[Action[D]]:
         """Take nothing any more. What runs goes on."""
         self.draining = True
+        self._paused.clear()
         actions: list[Action[D]] = []
         for source in list(self._live):
             actions += self._cancel(source)
@@ -213,18 +133,35 @@ class SlotPool(Generic[D]):
             return [GiveBack(delivery, source)]
         if self.running < self.slots:
             consumer.unacked += 1
-            return [self._start(Lease(delivery, source, consumer))]
+            return [self._start(Lease(delivery, source, consumer.incarnation, consumer))]
         if source.role is Role.PINNED:
             consumer.unacked += 1
-            self._waiting.append(Lease(delivery, source, consumer))
+            self._waiting.append(Lease(delivery, source, consumer.incarnation, consumer))
             return []
         if source.role is Role.OWN:
             return [GiveBack(delivery, source)]
-        actions: list[Action[D]] = []
-        for other in [other for other in self._live if other.shared]:
-            actions += self._cancel(other)
-        actions.append(GiveBack(delivery, source))
-        return actions
+        return [*self._pause(source), GiveBack(delivery, source)]
+
+    def got(self, get: Get, delivery: D | None) -> list[Action[D]]:
+        """The answer to a question; None says that the queue is empty."""
+        if get.channel != self._channel:
+            return []
+        source = get.source
+        self._asked[source] -= 1
+        if not self._asked[source]:
+            del self._asked[source]
+        if delivery is None:
+            actions = []
+            if source in self._paused and self.running < self.slots:
+                self._paused.discard(source)
+                actions.append(self._consume(source, self.slots))
+            return [*actions, *self._balance()]
+        if self.draining or source not in self._sources:
+            return [GiveBack(delivery, source), *self._balance()]
+        if self.running < self.slots:
+            return [self._start(Lease(delivery, source, self._incarnations[source], None))]
+        # A consumer was faster.
+        return [*self._pause(source), GiveBack(delivery, source)]
 
     def freed(self, lease: Lease[D]) -> list[Action[D]]:
         """The slot is free, although the delivery may stay unacked for some time yet."""
@@ -244,31 +181,63 @@ class SlotPool(Generic[D]):
 
     def _start(self, lease: Lease[D]) -> Start[D]:
         self.running += 1
-        if lease.source in self._sources:
-            self._sources[lease.source] = next(self._served)
+        self._has_turn(lease.source)
         return Start(lease)
 
+    def _has_turn(self, source: Source) -> None:
+        if source in self._sources:
+            self._sources[source] = next(self._turns)
+
     def _balance(self) -> list[Action[D]]:
-        """A free slot has a consumer with enough credit on every queue, or waits for a channel."""
+        """A free slot has a consumer with enough credit on every queue, or asks one; or waits for a channel."""
         if not self._open or self.draining:
             return []
         actions: list[Action[D]] = []
         while self._waiting and self.running < self.slots:
             actions.append(self._start(self._waiting.popleft()))
-        free = self.slots - self.running
-        if free == 0:
-            # AMQP takes a prefetch of 0 for "without bound".
+        unclaimed = self.slots - self.running - self._asked.total()
+        if unclaimed <= 0:
             return actions
-        short = [source for source in self._sources if self._credit(source) < free]
+        short = [source for source in self._sources if self._credit(source) < unclaimed]
         if len(short) > 1:
-            short.sort(key=lambda source: (source.role, self._sources[source]))
+            short.sort(key=self._order)
         for source in short:
-            replaced = self._live.pop(source, None)
-            self._live[source] = consumer = Consumer(self._channel, source, self._incarnations[source], free)
-            actions.append(Consume(consumer))
+            replaced = self._live.get(source)
+            if source.shared and (replaced is not None or source in self._paused):
+                # Perhaps all that it gave has come from here: whether there is more is asked, not guessed.
+                actions += self._cancel(source)
+                self._paused.add(source)
+                continue
+            actions.append(self._consume(source, unclaimed))
             if replaced is not None:
                 actions.append(Cancel(replaced))
+        return actions + self._ask(unclaimed)
+
+    def _ask(self, slots: int) -> list[Action[D]]:
+        """One question for each of so many free slots: every queue once, then every queue a second time."""
+        actions: list[Action[D]] = []
+        while self._paused and len(actions) < slots:
+            source = min(self._paused, key=lambda source: (self._asked[source], *self._order(source)))
+            self._asked[source] += 1
+            self._has_turn(source)
+            actions.append(Get(self._channel, source))
         return actions
+
+    def _order(self, source: Source) -> tuple[Role, int]:
+        return source.role, self._sources[source]
+
+    def _pause(self, source: Source) -> list[Action[D]]:
+        """The pool is full: nothing more is to come from here, nor from any model's queue."""
+        actions: list[Action[D]] = []
+        for other in list(self._live):
+            if other == source or other.role is Role.MODEL:
+                actions += self._cancel(other)
+                self._paused.add(other)
+        return actions
+
+    def _consume(self, source: Source, prefetch: int) -> Consume:
+        self._live[source] = consumer = Consumer(self._channel, source, self._incarnations[source], prefetch)
+        return Consume(consumer)
 
     def _credit(self, source: Source) -> int:
         consumer = self._live.get(source)

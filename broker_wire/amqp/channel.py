@@ -5,6 +5,8 @@ Frames leave in the order of the calls, always, so a nack after a cancel reaches
 """
 
 import asyncio
+import time
+from collections import deque
 from collections.abc import Callable
 from typing import Any
 
@@ -19,7 +21,7 @@ from broker_wire.amqp.confirms import OnOutcome, Outcome
 from broker_wire.amqp.delivery import Delivery, OnDelivery, QueueState
 from broker_wire.amqp.link import Link
 from broker_wire.amqp.publishing import HIGH_WATER, PublishingChannel
-from broker_wire.amqp.raw_channel import ChannelState
+from broker_wire.amqp.raw_channel import RPC_TIMEOUT, ChannelState
 from broker_wire.errors import ChannelClosedError
 
 __all__ = ["HIGH_WATER", "Channel", "Delivery", "OnDelivery", "OnOutcome", "Outcome", "QueueState"]
@@ -31,6 +33,12 @@ class _Consumer(Struct, eq=False):
     on_delivery: OnDelivery
     on_cancelled: Callable[[str], None]
     cancelled: bool = False
+
+
+class _Get(Struct, eq=False):
+    on_message: OnDelivery
+    on_empty: Callable[[], None]
+    asked_at: float
 
 
 def _ignore(*_: object) -> None: ...
@@ -46,6 +54,8 @@ class Channel(PublishingChannel):
         self._consumers: dict[str, _Consumer] = {}
         self._consumers_made = 0
         self._prefetch = 0
+        self._gets: deque[_Get] = deque()
+        self._get_timer: asyncio.TimerHandle | None = None
 
     # --- topology ---
 
@@ -143,6 +153,19 @@ class Channel(PublishingChannel):
         if cancelled is not None:
             await self._answer(cancelled, "basic.cancel")
 
+    def get_soon(self, queue_name: str, on_message: OnDelivery, on_empty: Callable[[], None]) -> None:
+        """Ask for one message, without waiting; answers come in the order of the questions.
+
+        A queue that is not there closes the channel, and so does a broker that does not answer for 15 s; then neither
+        is called. No prefetch counts it. Raises: NotConnectedError.
+        """
+        if self.state is not ChannelState.OPEN:
+            raise self._not_connected()
+        self._link.send_method(self.number, spec.Basic.Get(queue=queue_name))
+        self._gets.append(_Get(on_message, on_empty, time.monotonic()))
+        if self._get_timer is None:
+            self._get_timer = asyncio.get_running_loop().call_later(RPC_TIMEOUT, self._look_at_gets)
+
     def ack(self, tag: int) -> None:
         """Done. On a closed channel nothing happens: the broker has requeued the message."""
         self._settle(frames.ACK, tag, 0)
@@ -164,6 +187,13 @@ class Channel(PublishingChannel):
         if consumer is not None:
             delivery = Delivery(self, tag, consumer_tag, body, redelivered, exchange, routing_key, *properties[:6])
             self._guarded(consumer.on_delivery, delivery)
+        elif not consumer_tag and self._gets:
+            delivery = Delivery(self, tag, "", body, redelivered, exchange, routing_key, *properties[:6])
+            self._guarded(self._gets.popleft().on_message, delivery)
+
+    def _on_get_empty(self) -> None:
+        if self._gets:
+            self._guarded(self._gets.popleft().on_empty)
 
     def _on_consumer_cancelled(self, tag: str) -> None:
         consumer = self._consumers.pop(tag, None)
@@ -175,6 +205,9 @@ class Channel(PublishingChannel):
 
     def _on_shut(self) -> None:
         self._consumers.clear()
+        self._gets.clear()
+        if self._get_timer is not None:
+            self._get_timer.cancel()
         super()._on_shut()
 
     # --- inside ---
@@ -198,6 +231,16 @@ class Channel(PublishingChannel):
         tag = f"{self.number}.{self._consumers_made}"
         self._consumers[tag] = _Consumer(on_delivery, on_cancelled)
         return tag, spec.Basic.Consume(queue=queue_name, consumer_tag=tag, no_ack=no_ack, exclusive=exclusive)
+
+    def _look_at_gets(self) -> None:
+        self._get_timer = None
+        if not self._gets:
+            return
+        left = self._gets[0].asked_at + RPC_TIMEOUT - time.monotonic()
+        if left <= 0:
+            self.abandon(f"the broker did not answer basic.get within {RPC_TIMEOUT:g} s")
+        else:
+            self._get_timer = asyncio.get_running_loop().call_later(left, self._look_at_gets)
 
     def _cancel(self, tag: str) -> asyncio.Future[Method] | None:
         consumer = self._consumers.get(tag)

@@ -20,7 +20,8 @@ FRAME_OVERHEAD_BYTES = 8
 """Of each frame: type, channel and size before its payload, the end mark after it."""
 
 # Method ids: class 60 (basic) in the upper 16 bits.
-PUBLISH, RETURN, DELIVER, ACK, REJECT, NACK = 0x3C0028, 0x3C0032, 0x3C003C, 0x3C0050, 0x3C005A, 0x3C0078
+PUBLISH, RETURN, DELIVER, GET_OK = 0x3C0028, 0x3C0032, 0x3C003C, 0x3C0047
+ACK, REJECT, NACK = 0x3C0050, 0x3C005A, 0x3C0078
 
 _TRANSIENT, _PERSISTENT = b"\x01", b"\x02"
 
@@ -39,7 +40,7 @@ _answer = Layout(">QB")  # delivery tag, bits
 
 
 Deliver = tuple[str, int, bool, str, str]
-"""Consumer tag, delivery tag, redelivered, exchange, routing key."""
+"""Consumer tag ("" for an answer to basic.get), delivery tag, redelivered, exchange, routing key."""
 
 
 class Properties(NamedTuple):
@@ -137,12 +138,21 @@ def decode_deliver(data: bytes, at: int) -> Deliver:
     size = data[at]
     at += 1
     consumer_tag = str(data[at : at + size], "utf-8", "replace")
-    tag, redelivered, size = _deliver.unpack_from(data, at + size)
-    at += data[at - 1] + 10
+    return consumer_tag, *_decode_origin(data, at + size)
+
+
+def decode_get_ok(data: bytes, at: int) -> Deliver:
+    """basic.get-ok, without the number of messages that are left."""
+    return "", *_decode_origin(data, at)
+
+
+def _decode_origin(data: bytes, at: int) -> tuple[int, bool, str, str]:
+    tag, redelivered, size = _deliver.unpack_from(data, at)
+    at += 10
     exchange = str(data[at : at + size], "utf-8", "replace")
     at += size
     routing_key = str(data[at + 1 : at + 1 + data[at]], "utf-8", "replace")
-    return consumer_tag, tag, redelivered, exchange, routing_key
+    return tag, redelivered, exchange, routing_key
 
 
 def decode_header(data: bytes, at: int) -> tuple[int, Properties]:

@@ -169,6 +169,8 @@ class RawChannel(ABC):
             self._on_confirm(number == frames.ACK, *frames.decode_answer(data, at))
         elif number == frames.RETURN:
             self._deliver = None
+        elif number == frames.GET_OK:
+            self._deliver = frames.decode_get_ok(data, at)
         else:
             self._on_answer(_METHODS[number]().decode(data[at:end]))
 
@@ -192,6 +194,9 @@ class RawChannel(ABC):
                 return
             case spec.Basic.Cancel():
                 self._on_consumer_cancelled(str(method.consumer_tag))
+                return
+            case spec.Basic.GetEmpty():
+                self._on_get_empty()
                 return
             case spec.Channel.Flow():
                 self._link.send_method(self.number, spec.Channel.FlowOk(method.active))
@@ -227,6 +232,9 @@ class RawChannel(ABC):
 
     @abstractmethod
     def _on_confirm(self, taken: bool, tag: int, multiple: bool) -> None: ...
+
+    @abstractmethod
+    def _on_get_empty(self) -> None: ...
 
     @abstractmethod
     def _on_consumer_cancelled(self, tag: str) -> None:

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from broker_wire.amqp import Channel, Delivery, Outcome, declare_queues, declare_topology
+from broker_wire.amqp import channel as channel_module
 from broker_wire.errors import (
     ChannelClosedError,
     MessageTooLargeError,
@@ -193,6 +194,67 @@ async def test_after_cancel_and_nack_the_message_does_not_come_back_to_us(client
             assert len(arrived) == 1
         assert (len(arrived), state.consumers) == (1, 0)
         assert await channel.purge(queue.name) == 1
+
+
+async def test_one_message_is_asked_for_and_answers_come_in_the_order_of_the_questions(
+    client: Client, queue: Queue, eventually: Eventually
+) -> None:
+    channel = await client.session.channel(confirms=True)
+    other = (await channel.declare_queue(Queue("", "", "", {}, exclusive=True))).name
+    await publish(channel, queue, b"1")
+    await publish(channel, queue, b"2")
+    answers: list[tuple[str, Delivery | None]] = []
+
+    def ask(name: str) -> None:
+        channel.get_soon(name, lambda delivery: answers.append((name, delivery)), lambda: answers.append((name, None)))
+
+    asked = [queue.name, other, queue.name, queue.name]
+    for name in asked:
+        ask(name)
+    await eventually(lambda: len(answers) == len(asked))
+    assert [name for name, _ in answers] == asked
+    bodies = [None if delivery is None else delivery.body for _, delivery in answers]
+    assert bodies == [b"1", None, b"2", None]
+    first = answers[0][1]
+    assert first is not None
+    assert (first.exchange, first.routing_key, first.redelivered) == (queue.exchange, queue.routing_key, False)
+    channel.nack(first.tag)
+    ask(queue.name)
+    await eventually(lambda: len(answers) == len(asked) + 1)
+    again = answers[-1][1]
+    assert again is not None
+    assert (again.body, again.redelivered) == (b"1", True)
+
+
+async def test_a_question_to_a_queue_that_is_not_there_closes_the_channel(
+    client: Client, prefix: str, eventually: Eventually
+) -> None:
+    closed: list[ChannelClosedError] = []
+    answers: list[object] = []
+    channel = await client.session.channel(on_closed=closed.append)
+    channel.get_soon(prefix, answers.append, lambda: answers.append(None))
+    await eventually(lambda: [error.code for error in closed] == [404])
+    assert answers == []
+    with pytest.raises(NotConnectedError):
+        channel.get_soon(prefix, answers.append, lambda: answers.append(None))
+
+
+async def test_a_channel_whose_question_is_not_answered_is_given_up(
+    broker_url: str, queue: Queue, monkeypatch: pytest.MonkeyPatch, eventually: Eventually
+) -> None:
+    closed: list[ChannelClosedError] = []
+    answers: list[object] = []
+    async with Proxy(broker_url) as proxy, connected(proxy.url) as client:
+        channel = await client.session.channel(on_closed=closed.append)
+        monkeypatch.setattr(channel_module, "RPC_TIMEOUT", 0.2)
+        channel.get_soon(queue.name, answers.append, lambda: answers.append(None))
+        await eventually(lambda: answers == [None])
+        proxy.freeze()
+        channel.get_soon(queue.name, answers.append, lambda: answers.append(None))
+        await eventually(lambda: len(closed) == 1)
+        assert "did not answer basic.get" in str(closed[0])
+        assert answers == [None]
+        proxy.thaw()
 
 
 async def test_a_consumer_can_be_cancelled_at_once(client: Client, queue: Queue) -> None:

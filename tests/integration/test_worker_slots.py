@@ -186,6 +186,45 @@ async def test_two_loaded_models_have_their_turns(controller: Granting, broker_u
         assert 5 <= order.count("m") <= 7
 
 
+async def test_two_loaded_models_give_nothing_back_and_their_consumers_do_not_come_and_go(
+    controller: Granting, broker_url: str
+) -> None:
+    """Per request there is one question to the broker; a request that came back would have to ask first."""
+    async with announced_worker(controller, broker_url, HandExecutor(), models=MODELS, slots=2) as worker:
+        for model in MODELS * 30:
+            await controller.submit(model)
+        channel = worker.session._intake._channel
+        assert channel is not None
+
+        async def one_more_ends() -> None:
+            _, stream = await worker.executor.next()
+            stream.end()
+            stream.released()
+
+        async def next_is_there() -> bool:
+            await controller.grant_all()
+            return not worker.executor.idle
+
+        for _ in range(10):
+            await comes_true(next_is_there)
+            await one_more_ends()
+        asks, made = len(controller.seen(Ask)), channel._consumers_made
+        for _ in range(40):
+            await comes_true(next_is_there)
+            await one_more_ends()
+        assert len(controller.seen(Ask)) == asks
+        assert channel._consumers_made == made
+        for _ in range(10):
+            await comes_true(next_is_there)
+            await one_more_ends()
+        await eventually(lambda: len(controller.seen(End)) == 60, WITHIN)
+        # The queues are empty, and whatever comes next finds the worker.
+        for model in MODELS:
+            await controller.submit(model)
+            await comes_true(next_is_there)
+            await one_more_ends()
+
+
 async def test_a_worker_of_one_model_consumes_once_however_many_requests_it_serves(
     controller: Granting, broker_url: str
 ) -> None:

@@ -104,6 +104,13 @@ def test_we_read_a_deliver(consumer_tag: str, tag: int, redelivered: bool, excha
     assert frames.decode_deliver(data, 11) == (consumer_tag, tag, redelivered, exchange, routing_key)
 
 
+@given(st.integers(1, 2**63 - 1), st.booleans(), short, short, st.integers(0, 2**31))
+def test_we_read_an_answer_to_a_get(tag: int, redelivered: bool, exchange: str, routing_key: str, left: int) -> None:
+    data = Method(3, spec.Basic.GetOk(tag, redelivered, exchange, routing_key, left)).marshal()
+    assert int.from_bytes(data[7:11]) == frames.GET_OK
+    assert frames.decode_get_ok(data, 11) == ("", tag, redelivered, exchange, routing_key)
+
+
 @pytest.mark.parametrize(
     ("number", "bits", "expected"),
     [

@@ -1,6 +1,7 @@
 """The pool of slots, by examples."""
 
-from workers_shim.slots import Action, Cancel, Consume, Consumer, GiveBack, Lease, Role, SlotPool, Source, Start
+from workers_shim.slot_decisions import Action, Cancel, Consume, Consumer, Get, GiveBack, Lease, Role, Source, Start
+from workers_shim.slots import SlotPool
 
 PINNED = Source(Role.PINNED)
 
@@ -65,53 +66,104 @@ def test_a_worker_of_one_model_never_cancels_and_never_consumes_again() -> None:
         running.append(worker.start(Role.MODEL, "a", str(number)))
 
 
-def test_a_delivery_that_finds_the_pool_full_goes_back_after_the_shared_consumers_are_cancelled() -> None:
+def asked(actions: list[Action[str]]) -> list[Source]:
+    return [action.source for action in actions if isinstance(action, Get)]
+
+
+def test_a_delivery_that_finds_the_pool_full_goes_back_after_the_models_consumers_are_cancelled() -> None:
     worker = Worker(1, "a", "b")
     worker.start(Role.MODEL, "a", "0")
     actions = worker.delivered(Role.MODEL, "b", "1")
     *cancels, last = actions
     assert {action.consumer.source for action in cancels if isinstance(action, Cancel)} == {
-        source for model in "ab" for source in sources(model) if source.shared
+        Source(Role.MODEL, "a"),
+        Source(Role.MODEL, "b"),
     }
     assert isinstance(last, GiveBack)
     assert last.delivery == "1"
 
 
-def test_what_was_in_transit_behind_it_only_goes_back() -> None:
+def test_a_stream_that_moves_here_in_vain_pauses_its_queue_too() -> None:
     worker = Worker(1, "a", "b")
-    worker.start(Role.MODEL, "a", "0")
-    late = worker.live[Source(Role.RESUME, "b")]
-    worker.delivered(Role.MODEL, "b", "1")
-    assert worker.pool.delivered(late, "2") == [GiveBack("2", late.source)]
-
-
-def test_a_slot_that_frees_consumes_all_queues_again_with_the_free_slots_and_the_longest_waiting_model_first() -> None:
-    worker = Worker(2, "a", "b", "c")
-    worker.start(Role.MODEL, "b", "0")
-    lease = worker.start(Role.MODEL, "a", "1")
-    worker.delivered(Role.MODEL, "c", "2")
-    models = [(role, model, prefetch) for role, model, prefetch in consumed(worker.finish(lease)) if role <= Role.MODEL]
-    assert models == [
-        (Role.RESUME, "a", 1),
-        (Role.RESUME, "b", 1),
-        (Role.RESUME, "c", 1),
-        (Role.MODEL, "c", 1),
-        (Role.MODEL, "b", 1),
-        (Role.MODEL, "a", 1),
+    lease = worker.start(Role.MODEL, "a", "0")
+    cancelled = [
+        action.consumer.source for action in worker.delivered(Role.RESUME, "a", "1") if isinstance(action, Cancel)
     ]
+    assert set(cancelled) == {Source(Role.RESUME, "a"), Source(Role.MODEL, "a"), Source(Role.MODEL, "b")}
+    assert asked(worker.finish(lease)) == [Source(Role.RESUME, "a")]
 
 
-def test_a_consumer_whose_credit_is_below_the_free_slots_is_replaced() -> None:
+def test_what_was_in_transit_behind_it_only_goes_back() -> None:
     worker = Worker(2, "a", "b")
-    first = worker.start(Role.MODEL, "a", "0")
-    second = worker.start(Role.MODEL, "b", "1")
-    worker.delivered(Role.MODEL, "a", "2")
-    worker.finish(first)
-    short = worker.live[Source(Role.MODEL, "a")]
-    assert short.prefetch == 1
-    actions = worker.finish(second)
-    assert (Role.MODEL, "a", 2) in consumed(actions)
-    assert Cancel(short) in actions
+    worker.start(Role.MODEL, "a", "0")
+    worker.start(Role.MODEL, "a", "1")
+    late = worker.live[Source(Role.MODEL, "b")]
+    worker.delivered(Role.MODEL, "b", "2")
+    assert worker.pool.delivered(late, "3") == [GiveBack("3", late.source)]
+
+
+def paused(slots: int) -> tuple[Worker, list[Lease[str]]]:
+    """A full worker of two models whose queues it does not consume."""
+    worker = Worker(slots, "a", "b")
+    leases = [worker.start(Role.MODEL, "a", str(number)) for number in range(slots)]
+    worker.delivered(Role.MODEL, "b", "too many")
+    return worker, leases
+
+
+def test_a_slot_that_frees_asks_one_queue_and_the_next_slot_the_next_one() -> None:
+    worker, leases = paused(2)
+    [get] = worker.finish(leases[0])
+    [other] = worker.finish(leases[1])
+    assert isinstance(get, Get)
+    assert isinstance(other, Get)
+    assert [get.source.model, other.source.model] == ["b", "a"]
+    assert isinstance(worker.pool.got(other, "2")[0], Start)
+    assert isinstance(worker.pool.got(get, "3")[0], Start)
+    assert worker.pool.free == 0
+
+
+def test_a_queue_that_is_empty_is_consumed_again_and_the_next_one_is_asked() -> None:
+    worker, leases = paused(2)
+    [get] = worker.finish(leases[0])
+    assert isinstance(get, Get)
+    consume, other = worker.apply(worker.pool.got(get, None))
+    assert consumed([consume]) == [(Role.MODEL, "b", 2)]
+    assert isinstance(other, Get)
+    assert other.source.model == "a"
+    assert consumed(worker.pool.got(other, None)) == [(Role.MODEL, "a", 2)]
+
+
+def test_an_answer_that_a_consumer_was_faster_than_goes_back_under_no_consumer() -> None:
+    worker, leases = paused(1)
+    [get] = worker.finish(leases[0])
+    assert isinstance(get, Get)
+    worker.start(Role.RESUME, "b", "1")
+    assert worker.pool.got(get, "2") == [GiveBack("2", get.source)]
+
+
+def test_an_answer_for_a_draining_worker_or_a_removed_model_goes_back() -> None:
+    worker, leases = paused(1)
+    [get] = worker.finish(leases[0])
+    assert isinstance(get, Get)
+    worker.pool.remove(sources(get.source.model))
+    assert GiveBack("1", get.source) in worker.pool.got(get, "1")
+
+
+def test_a_draining_worker_does_not_consume_a_queue_that_was_empty() -> None:
+    worker, leases = paused(1)
+    [get] = worker.finish(leases[0])
+    assert isinstance(get, Get)
+    worker.pool.drain()
+    assert worker.pool.got(get, None) == []
+
+
+def test_an_answer_of_a_former_channel_is_nobodys_and_its_slot_is_not_claimed_any_more() -> None:
+    worker, leases = paused(1)
+    [get] = worker.finish(leases[0])
+    assert isinstance(get, Get)
+    worker.pool.closed()
+    assert (Role.MODEL, "a", 1) in consumed(worker.pool.opened())
+    assert worker.pool.got(get, None) == []
 
 
 def test_a_full_worker_hands_on_what_its_own_queue_sent_and_goes_on_consuming_it() -> None:
@@ -133,8 +185,8 @@ def test_a_pinned_delivery_waits_and_is_served_before_anything_else() -> None:
 def test_a_slot_is_free_while_its_delivery_stays_unacked() -> None:
     worker = Worker(1, "a")
     lease = worker.start(Role.MODEL, "a", "0")
-    actions = worker.apply(worker.pool.freed(lease))
-    assert (Role.MODEL, "a", 1) in consumed(actions)
+    # Its consumer has no credit, so the queue is asked.
+    assert asked(worker.apply(worker.pool.freed(lease))) == [Source(Role.MODEL, "a")]
     assert worker.pool.freed(lease) == []
     assert worker.pool.free == 1
 
