@@ -1,0 +1,116 @@
+"""Fleet: workers (and controllers that bridge) to all controllers."""
+
+from enum import StrEnum
+
+from msgspec import Struct
+
+from broker_wire.messages.version import PROTOCOL_VERSION, type_tag
+
+
+class Ability(StrEnum):
+    """What a model can be asked for."""
+
+    CHAT = "chat"
+    COMPLETION = "completion"
+    EMBEDDING = "embedding"
+    VISION = "vision"
+
+
+class WorkerState(StrEnum):
+    """Where a worker is in its life, as it says itself."""
+
+    READY = "ready"
+    DRAINING = "draining"
+
+
+class ModelCard(Struct, frozen=True, omit_defaults=True):
+    """One model that a worker serves. `context_length` is in tokens; None where the engine does not say."""
+
+    name: str
+    abilities: tuple[Ability, ...] = (Ability.CHAT, Ability.COMPLETION)
+    context_length: int | None = None
+
+
+class Load(Struct, frozen=True, omit_defaults=True):
+    """How busy a worker is: requests that run, requests that wait inside it, slots that are free."""
+
+    running: int = 0
+    waiting: int = 0
+    free: int = 0
+
+
+class Announce(Struct, frozen=True, tag="announce", tag_field=type_tag):
+    """A worker says who it is: at its start, after a reconnect, and when asked.
+
+    `first` is true once a process: only that announce takes a name over. `protocol`, `worker` and `instance` keep
+    their place and meaning in every version, so that a newer peer can still be named in a log line.
+    """
+
+    worker: str
+    instance: str
+    protocol: str = PROTOCOL_VERSION
+    first: bool = False
+    models: tuple[ModelCard, ...] = ()
+    slots: int = 1
+    speed: float = 1.0
+    state: WorkerState = WorkerState.READY
+    load: Load = Load()
+    shim: str = ""
+    host: str = ""
+    pid: int = 0
+    started_at: float = 0.0
+    bridged: bool = False
+    made_queues: tuple[str, ...] = ()
+    """Models whose queue this worker had to create: whatever waited in an earlier one is gone."""
+
+
+class Heartbeat(Struct, frozen=True, tag="heartbeat", tag_field=type_tag, omit_defaults=True):
+    """A worker lives: every 5 s, and when its load changes, at most once a second."""
+
+    worker: str
+    instance: str
+    load: Load = Load()
+    state: WorkerState = WorkerState.READY
+    requests_done: int = 0
+    tokens_done: int = 0
+
+
+class Goodbye(Struct, frozen=True, tag="goodbye", tag_field=type_tag, omit_defaults=True):
+    """A worker leaves in order; it is dropped at once."""
+
+    worker: str
+    instance: str
+    reason: str = ""
+
+
+class Obituary(Struct, frozen=True, tag="obituary", tag_field=type_tag, omit_defaults=True):
+    """A worker's last will, published by the broker when the worker's connection closes. It starts the grace time."""
+
+    worker: str
+    instance: str
+
+
+class UpstreamHeartbeat(Struct, frozen=True, tag="upstream_heartbeat", tag_field=type_tag, omit_defaults=True):
+    """A heartbeat that an old HTTP worker posted to one controller, passed on to the one that bridges it."""
+
+    worker: str
+    queue_length: int = 0
+
+
+class UpstreamRegistration(Struct, frozen=True, tag="upstream_registration", tag_field=type_tag, omit_defaults=True):
+    """An old HTTP worker registered at one controller; every controller may become its bridge.
+
+    Whoever bridges it says it again from time to time, for controllers that came later; `silent_for` is then for how
+    many seconds the worker itself has not been heard.
+    """
+
+    worker: str
+    check_heart_beat: bool
+    models: tuple[str, ...]
+    speed: float = 1.0
+    queue_length: int = 0
+    multimodal: bool = False
+    silent_for: float = 0.0
+
+
+FleetMessage = Announce | Heartbeat | Goodbye | Obituary | UpstreamHeartbeat | UpstreamRegistration
