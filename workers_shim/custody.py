@@ -8,7 +8,6 @@
 loop; it does no I/O of its own. A slot is taken from the delivery until the engine's thread has really come back.
 """
 
-import asyncio
 import logging
 import time
 from collections.abc import Callable, Container
@@ -18,11 +17,12 @@ from broker_wire.amqp import Delivery
 from broker_wire.errors import GarbageError
 from broker_wire.garbage import GarbageBin
 from broker_wire.messages import Ask, FailureKind, GivenBack, Go, Started
+from workers_shim.apart import SUSPECT_WAIT, Apart
 from workers_shim.controller_links import ControllerLinks
 from workers_shim.held import Desk, Held, Stage, check_controller
 from workers_shim.outbox import Outbox
 from workers_shim.outgoing import Outgoing
-from workers_shim.slot_decisions import Lease, Role
+from workers_shim.slot_decisions import Lease
 from workers_shim.stream import Assignment, Executor
 from workers_shim.tombstones import MAX_SECONDS, Key, Tombstones
 
@@ -30,10 +30,6 @@ _log = logging.getLogger(__name__)
 
 ASK_TIMEOUT = 5.0
 """Seconds without an answer after which a worker asks again."""
-SUSPECT_WAIT = 0.25
-"""Seconds that one which must run apart waits for another such one here, before some other worker may have it."""
-MAX_APART = 600.0
-"""Seconds that anything runs apart here at most, whatever a controller says."""
 
 
 class Custody:
@@ -70,7 +66,7 @@ class Custody:
         self._watched = watched
         self.on_change = on_change
         self._ask_timeout = ask_timeout
-        self._suspect_wait = suspect_wait
+        self._apart = Apart(suspect_wait, self._run, self._give_back)
         self._tombstones = tombstones
         self._current: dict[Key, Held] = {}
         """By request; the newest attempt."""
@@ -117,8 +113,9 @@ class Custody:
 
     def grant(self, held: Held, go: Go) -> None:
         """It asked, and may start; of two that must run apart one waits, or nobody could tell which of them kills."""
-        if go.apart > 0 and self._runs_apart():
-            self._wait_apart(held, go)
+        if go.apart > 0 and self._apart.busy:
+            held.attempt, held.stage = go.attempt, Stage.APART
+            self._apart.wait(held, go)
         else:
             self._run(held, go)
 
@@ -160,11 +157,9 @@ class Custody:
     def _run(self, held: Held, go: Go) -> None:
         """Say so first, then begin: a controller that is gone, or wants it no more, is known after one round trip."""
         controller, stream = held.key
-        held.go, held.attempt, held.stage = go, go.attempt, Stage.RUNNING
+        held.attempt, held.stage = go.attempt, Stage.RUNNING
         if go.apart > 0:
-            seconds = min(go.apart, MAX_APART)
-            held.apart_until = time.monotonic() + seconds
-            asyncio.get_running_loop().call_later(seconds, self._on_apart_over, held)
+            self._apart.began(held, go.apart)
         outgoing = Outgoing(
             controller, stream, go.attempt, go.next_seq, ready=self.outbox.ready, released=self.outbox.released
         )
@@ -259,46 +254,20 @@ class Custody:
 
     # --- inside
 
-    def _runs_apart(self) -> bool:
-        now = time.monotonic()
-        return any(held.apart_until > now for held in self._by_outgoing.values())
-
-    def _wait_apart(self, held: Held, go: Go) -> None:
-        held.go, held.attempt, held.stage = go, go.attempt, Stage.APART
-        if held.lease.source.role is not Role.PINNED:
-            asyncio.get_running_loop().call_later(self._suspect_wait, self._waited_apart, held)
-
-    def _waited_apart(self, held: Held) -> None:
-        if held.stage is Stage.APART and self._current.get(held.key) is held:
-            # Its controller has to know that this is no death of ours when another worker asks.
-            self.outbox.note(held.key[0], GivenBack(held.key[1], held.attempt))
-            self._forget(held)
-            self.desk.give_back(held.lease)
-
-    def _on_apart_over(self, held: Held) -> None:
-        remaining = held.apart_until - time.monotonic()
-        if remaining > 0:
-            # A loop's own clock is coarser, and its timers may be early; nobody else would start the next one.
-            asyncio.get_running_loop().call_later(remaining, self._on_apart_over, held)
-        else:
-            self._start_next_apart()
-
-    def _start_next_apart(self) -> None:
-        if self._runs_apart():
-            return
-        for held in self._current.values():
-            if held.stage is Stage.APART and held.go is not None:
-                self._run(held, held.go)
-                return
+    def _give_back(self, held: Held) -> None:
+        """Its controller has to know that this is no death of ours when another worker asks."""
+        self.outbox.note(held.key[0], GivenBack(held.key[1], held.attempt))
+        self._forget(held)
+        self.desk.give_back(held.lease)
 
     def _finish(self, held: Held) -> None:
         self._forget(held)
         self.requests_done += held.outgoing is not None and held.outgoing.ended
         self._refuse(held.lease)
-        if held.apart_until:
-            self._start_next_apart()
+        self._apart.over(held)
 
     def _forget(self, held: Held) -> None:
+        self._apart.forget(held)
         if self._current.get(held.key) is held:
             del self._current[held.key]
         if held.outgoing is not None:

@@ -5,7 +5,7 @@ from typing import Protocol
 
 from broker_wire.amqp import Delivery
 from broker_wire.errors import GarbageError
-from broker_wire.messages import Generate, Go
+from broker_wire.messages import Generate
 from broker_wire.topology import MAX_NAME_BYTES
 from workers_shim.outgoing import Outgoing
 from workers_shim.slot_decisions import Lease
@@ -27,11 +27,9 @@ class Held:
     """One delivery in custody."""
 
     __slots__ = (
-        "apart_until",
         "attempt",
         "deadline",
         "generate",
-        "go",
         "key",
         "lease",
         "outgoing",
@@ -48,12 +46,9 @@ class Held:
         self.deadline = deadline
         self.stage = Stage.ASKING
         self.outgoing: Outgoing | None = None
-        self.go: Go | None = None
         self.released = False
         self.since = 0.0
         """When it last asked, in watched seconds."""
-        self.apart_until = 0.0
-        """Until then, on the monotonic clock, nothing else that must run apart is started beside it."""
 
 
 class Desk(Protocol):

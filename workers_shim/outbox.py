@@ -16,11 +16,11 @@ import msgspec
 from broker_wire import codec
 from broker_wire.amqp import Channel, Outcome
 from broker_wire.errors import MessageTooLargeError, NotConnectedError
-from broker_wire.messages import Ask, Batch, Failed, FailureKind, Frame, GivenBack, Gone, Started
+from broker_wire.messages import Ask, Batch, Failed, FailureKind, GivenBack, Gone, Started
 from workers_shim.controller_links import ControllerLinks, Link
+from workers_shim.draft import Draft
 from workers_shim.outbox_listener import Note, OutboxListener
 from workers_shim.outgoing import Outgoing
-from workers_shim.retention import Sent
 
 _log = logging.getLogger(__name__)
 
@@ -33,19 +33,6 @@ MAX_NOTES = 10_000
 """Frames without a number that wait for the connection; more than any worker has slots."""
 
 _BATCH = codec.type_of(Batch)
-
-
-class _Draft:
-    """One message in the making; then in flight."""
-
-    __slots__ = ("entries", "frames", "link", "notes", "size")
-
-    def __init__(self, link: Link) -> None:
-        self.link = link
-        self.frames: list[Frame] = []
-        self.notes: list[Note] = []
-        self.entries: list[tuple[Outgoing, Sent]] = []
-        self.size = 0
 
 
 class Outbox:
@@ -73,7 +60,7 @@ class Outbox:
         self._released: deque[Outgoing] = deque()
         self._notes: dict[str, list[Note]] = {}
         self._noted = 0
-        self._nacked: list[_Draft] = []
+        self._nacked: list[Draft] = []
         # Set by whoever asks for a flush first, cleared by the flush before it looks.
         self._woken = False
 
@@ -155,7 +142,7 @@ class Outbox:
         channel = self._channel
         if channel is None or self._blocked:
             return
-        drafts: dict[Link, _Draft] = {}
+        drafts: dict[Link, Draft] = {}
         if self._notes:
             self._draft_notes(drafts)
         ready = self._ready
@@ -169,15 +156,15 @@ class Outbox:
         for draft in drafts.values():
             self._publish(draft, channel)
 
-    def _draft_notes(self, drafts: dict[Link, _Draft]) -> None:
+    def _draft_notes(self, drafts: dict[Link, Draft]) -> None:
         noted, self._notes, self._noted = self._notes, {}, 0
         for controller, notes in noted.items():
             link = self._links.link(controller)
-            draft = drafts[link] = _Draft(link)
+            draft = drafts[link] = Draft(link)
             draft.notes = notes
             draft.frames += notes
 
-    def _draft_stream(self, outgoing: Outgoing, drafts: dict[Link, _Draft], channel: Channel) -> int:
+    def _draft_stream(self, outgoing: Outgoing, drafts: dict[Link, Draft], channel: Channel) -> int:
         """Returns: bytes taken."""
         if outgoing.dropped:
             return 0
@@ -193,7 +180,7 @@ class Outbox:
         if draft is None:
             if not sents and progress is None:
                 return 0
-            draft = drafts[link] = _Draft(link)
+            draft = drafts[link] = Draft(link)
         if progress is not None:
             draft.frames.append(progress)
         taken = 0
@@ -204,12 +191,12 @@ class Outbox:
             taken += sent.size
             if draft.size >= BATCH_BYTES:
                 self._publish(draft, channel)
-                draft = drafts[link] = _Draft(link)
+                draft = drafts[link] = Draft(link)
         if taken and not outgoing.dropped:
             self._links.retained(outgoing)
         return taken
 
-    def _publish(self, draft: _Draft, channel: Channel) -> None:
+    def _publish(self, draft: Draft, channel: Channel) -> None:
         if not draft.frames:
             return
         try:
@@ -232,17 +219,10 @@ class Outbox:
         self._in_flight += len(body)
         draft.link.in_flight += 1
 
-    def _publish_apart(self, draft: _Draft, channel: Channel, error: Exception) -> None:
-        frames: list[tuple[Frame, tuple[Outgoing, Sent] | None]] = [(note, None) for note in draft.notes]
-        frames += [(entry[1].frame, entry) for entry in draft.entries]
-        if len(frames) > 1:
-            for frame, entry in frames:
-                single = _Draft(draft.link)
-                single.frames = [frame]
-                if entry is None:
-                    single.notes = [frame] if isinstance(frame, Note) else []
-                else:
-                    single.entries = [entry]
+    def _publish_apart(self, draft: Draft, channel: Channel, error: Exception) -> None:
+        singles = list(draft.singles())
+        if len(singles) > 1:
+            for single in singles:
                 self._publish(single, channel)
             return
         _log.error("frame cannot be sent controller=%s reason=%s", draft.link.controller, error)
@@ -255,7 +235,7 @@ class Outbox:
 
     # --- outcomes
 
-    def _on_outcome(self, draft: _Draft, size: int, outcome: Outcome) -> None:
+    def _on_outcome(self, draft: Draft, size: int, outcome: Outcome) -> None:
         self._in_flight -= size
         draft.link.in_flight -= 1
         match outcome:
@@ -271,7 +251,7 @@ class Outbox:
         if self._ready:
             self._wake_here()
 
-    def _confirmed(self, draft: _Draft) -> None:
+    def _confirmed(self, draft: Draft) -> None:
         if draft.link.gone:
             # It has a queue again, although nothing was heard of it yet.
             self._links.spoke(draft.link.controller)
@@ -283,7 +263,7 @@ class Outbox:
                 self._links.ended(outgoing)
                 self._listener.on_settled(outgoing)
 
-    def _returned(self, draft: _Draft) -> None:
+    def _returned(self, draft: Draft) -> None:
         controller = draft.link.controller
         for outgoing, sent in draft.entries:
             if not outgoing.dropped:
@@ -295,7 +275,7 @@ class Outbox:
             if isinstance(note, Started | Ask):
                 self._listener.on_note_returned((controller, note.stream), note)
 
-    def _lost(self, draft: _Draft) -> None:
+    def _lost(self, draft: Draft) -> None:
         controller = draft.link.controller
         for outgoing, sent in draft.entries:
             if not outgoing.dropped:

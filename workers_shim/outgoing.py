@@ -10,11 +10,10 @@ import time
 from collections import deque
 from collections.abc import Callable
 
-import msgspec
-
-from broker_wire.messages import End, Failed, FailureKind, Piece, Progress, Texts, Usage
+from broker_wire.messages import Failed, FailureKind, Progress, Texts, Usage
+from workers_shim.answer_frames import ITEM_BYTES, Last, frame_of, size_of
 from workers_shim.request import Cancelled, Chunk
-from workers_shim.retention import Numbered, Retention, Sent
+from workers_shim.retention import Retention, Sent
 
 STREAM_BUFFER_BYTES = 256 * 1024
 """Above this an engine is asked to wait. Counted in characters, of which UTF-8 may need four bytes each."""
@@ -22,17 +21,6 @@ RETAINED_BYTES = 4 * 1024 * 1024
 """Sent frames kept for one stream, in case the controller did not get them."""
 PROGRESS_INTERVAL = 1.0
 """Seconds between two frames that say no more than "it works"."""
-_ITEM_BYTES = 16
-"""Counted for each chunk besides its text, so that empty ones are bounded, too."""
-
-
-class _Last(msgspec.Struct, frozen=True):
-    """The end of the answer, as the engine's side said it."""
-
-    finish_reason: str = "stop"
-    usage: Usage | None = None
-    failure: FailureKind | None = None
-    message: str = ""
 
 
 class Outgoing:
@@ -66,7 +54,7 @@ class Outgoing:
         self._ready = ready
         self._tell_released = released
         self._marked = False
-        self._items: deque[str | Chunk | _Last] = deque()
+        self._items: deque[str | Chunk | Last] = deque()
         self._buffer_bytes = buffer_bytes
         self._offered = 0
         self._taken = 0
@@ -103,7 +91,7 @@ class Outgoing:
         if self._cancelled:
             raise Cancelled
         self._items.append(item)
-        self._offered += _size(item)
+        self._offered += size_of(item)
         self._mark()
         return self._writable()
 
@@ -137,11 +125,11 @@ class Outgoing:
 
     def end(self, finish_reason: str = "stop", usage: Usage | None = None) -> None:
         """The answer is complete."""
-        self._close(_Last(finish_reason, usage))
+        self._close(Last(finish_reason, usage))
 
     def fail(self, kind: FailureKind, message: str) -> None:
         """The answer ends as an error."""
-        self._close(_Last(failure=kind, message=message))
+        self._close(Last(failure=kind, message=message))
 
     def released(self) -> None:
         """The engine's thread has come back."""
@@ -249,7 +237,7 @@ class Outgoing:
             callback()
         self._wake_writers()
 
-    def _close(self, last: _Last) -> None:
+    def _close(self, last: Last) -> None:
         if not (self._closed or self._cancelled):
             self._closed = True
             self._items.append(last)
@@ -264,7 +252,7 @@ class Outgoing:
             item = items.popleft()
             if isinstance(item, str):
                 texts.append(item)
-                size += len(item) + _ITEM_BYTES
+                size += len(item) + ITEM_BYTES
                 continue
             if texts:
                 taken.append(self._keep_texts(texts, size))
@@ -279,29 +267,12 @@ class Outgoing:
         self._taken += size
         return sent
 
-    def _keep_other(self, item: Chunk | _Last) -> Sent:
-        size = _size(item)
-        sent = self.retention.keep(self._frame_of(item), size)
+    def _keep_other(self, item: Chunk | Last) -> Sent:
+        size = size_of(item)
+        sent = self.retention.keep(frame_of(item, self.stream, self.attempt, self.next_seq), size)
         self.next_seq += 1
         if isinstance(item, Chunk):
             self._taken += size
+        else:
+            self.ended = True
         return sent
-
-    def _frame_of(self, item: Chunk | _Last) -> Numbered:
-        where = (self.stream, self.attempt, self.next_seq)
-        if isinstance(item, Chunk):
-            return Piece(
-                *where, item.text, item.payload, item.index, item.replace_from, item.logprobs, item.finish_reason
-            )
-        self.ended = True
-        if item.failure is None:
-            return End(*where, item.finish_reason, item.usage)
-        return Failed(*where, item.failure, item.message)
-
-
-def _size(item: str | Chunk | _Last) -> int:
-    if isinstance(item, str):
-        return len(item) + _ITEM_BYTES
-    if isinstance(item, Chunk):
-        return len(item.text) + len(item.payload or b"") + len(item.logprobs or b"") + _ITEM_BYTES
-    return len(item.message) + _ITEM_BYTES

@@ -1,4 +1,4 @@
-"""Opens again what the broker closed while the connection stands: asked by whoever lost it, done by `session`."""
+"""Opens again what the broker closed while the connection stands: asked by whoever lost it, done by `connections`."""
 
 import asyncio
 import logging

@@ -1,10 +1,8 @@
-"""A worker's life on the broker: two connections, what is declared on them, and how it comes and leaves.
+"""A worker's life on the broker: how it comes, what it hears and says, and how it leaves.
 
-Made and run by the worker's broker thread, on its event loop. It puts the parts together; what happens to a request is
-`custody`'s, its slots `intake`'s, its answer `outbox`'s, what the fleet hears `announcer`'s.
-
-Publishing and consuming are separate connections: an alarm of the broker stops reading from whoever publishes, and acks
-and control messages must pass all the same. The close of the consuming connection is the worker's death.
+Made and run by the worker's broker thread, on its event loop. It puts the parts together: what is open on the broker
+is for `connections`, what happens to a request for `custody`, its slots for `intake`, its answer for `outbox`, and what
+the fleet hears for `announcer`.
 """
 
 import asyncio
@@ -13,23 +11,19 @@ import secrets
 import time
 from collections.abc import Sequence
 
-from broker_wire.amqp import Connection, Session, declare_topology, parse_broker_url
-from broker_wire.errors import BrokerError, ChannelClosedError
 from broker_wire.garbage import GarbageBin
 from broker_wire.messages import Announce, Load, ModelCard, WorkerState
 from broker_wire.topology import Topology, check_model_name, check_worker_name
 from workers_shim.announcer import Announcer, Condition
 from workers_shim.config import LeaveReason, Patience, SessionConfig
-from workers_shim.control import Control
+from workers_shim.connections import Connections
 from workers_shim.controller_links import ControllerLinks
 from workers_shim.custody import Custody
 from workers_shim.departure import Departure
-from workers_shim.intake import Intake
-from workers_shim.last_will import RENEW_INTERVAL, LastWill
+from workers_shim.last_will import RENEW_INTERVAL
 from workers_shim.orders import Orders
 from workers_shim.outbox import Outbox
 from workers_shim.pausing_clock import PausingClock
-from workers_shim.repair import Repair
 from workers_shim.stream import Executor
 from workers_shim.tombstones import Tombstones
 
@@ -56,25 +50,12 @@ class WorkerSession:
         self.garbage = GarbageBin()
         self._config = config
         self._patience = patience or Patience()
-        addresses = parse_broker_url(config.broker_url, config.tls)
-        self._publish = Connection(
-            addresses,
-            name=f"{config.name} publish",
-            on_connected=self._publish_connected,
-            on_blocked=self._blocked,
-        )
-        self._consume = Connection(addresses, name=f"{config.name} consume", on_connected=self._consume_connected)
         self._topology = Topology(config.prefix, config.bounds)
         self._models = {card.name: card for card in models}
         self._clock = PausingClock(config.heartbeat_interval)
         self._clock.stop()
         self._loop = asyncio.get_running_loop()
         self._leaving: asyncio.Future[LeaveReason] = self._loop.create_future()
-        self._repair = Repair(config.name, self._open_again)
-        self._opening = asyncio.Lock()
-        self._consuming: Session | None = None
-        self._publishing: Session | None = None
-        self._queue_lost = False
         tombstones = Tombstones()
         links = ControllerLinks(self._clock.now, grace=config.grace)
         self._links = links
@@ -92,26 +73,24 @@ class WorkerSession:
             tombstones=tombstones,
         )
         self._outbox = Outbox(self._topology.replies, self.instance, self._loop, links, self._custody)
-        self._intake = Intake(
-            self._topology,
-            config.name,
-            config.slots,
-            self._models,
-            take=self._custody.take,
-            on_closed=self._requests_closed,
-            on_queue_lost=self._request_queue_lost,
-            on_made=self._queue_made,
-        )
-        self._custody.outbox, self._custody.desk = self._outbox, self._intake
-        orders = Orders(self._custody, links, self._outbox, tombstones)
-        self._control = Control(
-            self._topology, config.name, self.instance, orders, self, self.garbage, self._repair.ask
-        )
-        self._will = LastWill(self._topology, config.name, self.instance, self.garbage, self._repair.ask)
         self._announcer = Announcer(
             config, self.instance, self._topology, self._condition, roll_call_jitter=self._patience.roll_call
         )
-
+        self._connections = Connections(
+            config,
+            self.instance,
+            self._topology,
+            self._models,
+            self._clock,
+            self._custody,
+            self._outbox,
+            self._announcer,
+            Orders(self._custody, links, self._outbox, tombstones),
+            self,
+            self.garbage,
+        )
+        self._intake, self._will = self._connections.intake, self._connections.will
+        self._custody.outbox, self._custody.desk = self._outbox, self._intake
         self._departure = Departure(
             config.name,
             self.instance,
@@ -133,11 +112,9 @@ class WorkerSession:
             running = [
                 tasks.create_task(work)
                 for work in (
-                    self._publish.run(),
-                    self._consume.run(),
+                    self._connections.run(),
                     self._announcer.run(),
                     self._sweep(),
-                    self._repair.run(),
                     self._renew_will(),
                 )
             ]
@@ -169,123 +146,15 @@ class WorkerSession:
         """
         check_model_name(card.name)
         self._models[card.name] = card
-        async with self._opening:
-            try:
-                await self._control.add_model(card.name)
-                await self._intake.add_model(card.name, self._consuming if self._intake.open else None)
-            except BrokerError as error:
-                _log.warning("model not declared yet model=%s reason=%s", card.name, error)
-                self._request_queue_lost()
+        await self._connections.add_model(card.name)
         self._announcer.announce()
 
     async def remove_model(self, name: str) -> None:
         """Serve a model no longer. What runs of it goes on; what is on its way goes to other workers."""
         if self._models.pop(name, None) is None:
             return
-        async with self._opening:
-            self._intake.remove_model(name)
-            try:
-                await self._control.remove_model(name)
-            except BrokerError as error:
-                _log.debug("model not unbound model=%s reason=%s", name, error)
+        await self._connections.remove_model(name)
         self._announcer.announce()
-
-    # --- connections
-
-    async def _publish_connected(self, session: Session) -> None:
-        self._publishing = session
-        # To a missing exchange the broker answers by closing the channel, and this connection may be the first one.
-        await declare_topology(session, self._topology.exchanges())
-        await self._open_publishing(session)
-        self._consume.hurry()
-        if not self._intake.open:
-            await self._take_requests()
-
-    async def _take_requests(self) -> None:
-        """Requests are taken only once they can be answered."""
-        if self._consuming is None or not self._consume.connected:
-            return
-        try:
-            async with self._opening:
-                await self._open_consuming(self._consuming)
-        except BrokerError:
-            self._repair.ask()
-
-    async def _open_publishing(self, session: Session) -> None:
-        channel = await session.channel(confirms=True, on_closed=self._publishing_closed)
-        self._announcer.attach(channel)
-        self._outbox.attach(channel)
-        self._will.attach(channel)
-        self._ready_or_not()
-
-    async def _consume_connected(self, session: Session) -> None:
-        async with self._opening:
-            self._consuming = session
-            await declare_topology(session, self._topology.exchanges())
-            await self._open_consuming(session)
-        self._publish.hurry()
-
-    async def _open_consuming(self, session: Session) -> None:
-        """Whatever is not open. Control comes first: the answer to an ask needs a way in."""
-        if not self._control.open:
-            await self._control.start(session, self._models)
-        if not self._will.open:
-            await self._will.start(session)
-        if not self._intake.open and self._announcer.attached:
-            self._queue_lost = False
-            await self._intake.start(session)
-        elif self._queue_lost:
-            # Cleared first: another queue may be lost while these are declared.
-            self._queue_lost = False
-            try:
-                await self._intake.restore(session)
-            except BrokerError:
-                self._queue_lost = True
-                raise
-        self._ready_or_not()
-
-    def _ready_or_not(self) -> None:
-        """Announce as soon as both ways stand; waiting times count only while they do."""
-        if self._announcer.attached and not self._publish.blocked and self._intake.open:
-            self._clock.go_on()
-            self._announcer.announce()
-
-    def _publishing_closed(self, reason: ChannelClosedError) -> None:
-        self._clock.stop()
-        self._announcer.detach()
-        self._outbox.detach()
-        self._will.detach()
-        if reason.code:
-            _log.warning("channel closed by the broker worker=%s channel=publish reason=%s", self._config.name, reason)
-            self._repair.ask()
-
-    def _requests_closed(self) -> None:
-        self._clock.stop()
-        self._custody.voided()
-        self._repair.ask()
-
-    def _request_queue_lost(self) -> None:
-        self._queue_lost = True
-        self._repair.ask()
-
-    def _queue_made(self, model: str) -> None:
-        self._announcer.queue_made(model)
-
-    def _blocked(self, blocked: bool) -> None:
-        self._outbox.set_blocked(blocked)
-        self._announcer.set_blocked(blocked)
-        if blocked:
-            self._clock.stop()
-        else:
-            self._ready_or_not()
-
-    async def _open_again(self) -> None:
-        """What the broker closed while the connection stands; a lost connection comes back by itself."""
-        if self._consuming is not None and self._consume.connected:
-            async with self._opening:
-                await self._open_consuming(self._consuming)
-        if self._publishing is not None and self._publish.connected and not self._announcer.attached:
-            await self._open_publishing(self._publishing)
 
     # --- time
 

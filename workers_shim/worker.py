@@ -295,8 +295,6 @@ def _check(config: SessionConfig) -> None:
         raise ValueError(f"the limit of a queue has to be at least 1, not {config.bounds.max_length}")
     if not (math.isfinite(config.speed) and config.speed >= 0):
         raise ValueError(f"speed has to be 0 or more, not {config.speed}")
-    if config.bounds.max_length < 1:
-        raise ValueError(f"the bound of a queue has to be at least 1, not {config.bounds.max_length}")
     for name in ("heartbeat_interval", "drain_timeout", "grace"):
         if not getattr(config, name) > 0:
             raise ValueError(f"{name} has to be more than 0 seconds, not {getattr(config, name)}")

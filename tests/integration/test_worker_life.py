@@ -85,7 +85,7 @@ async def test_a_worker_that_starts_before_the_broker_can_be_reached_comes_when_
     async with Proxy(broker_url) as proxy:
         proxy.refuse()
         async with running_worker(proxy.url, controller.topology, HandExecutor()) as worker:
-            await eventually(lambda: worker.session._consume.last_error, WITHIN)
+            await eventually(lambda: worker.session._connections._consume.last_error, WITHIN)
             await proxy.listen()
             assert (await controller.hears(Announce)).first
 
@@ -423,10 +423,11 @@ async def test_the_control_queue_and_the_will_are_made_again_when_somebody_delet
         await eventually(lambda: worker.session._will.made, WITHIN)
         will = controller.topology.will_queue("w1", worker.instance)
         await controller.channel.delete_queue(will.name)
-        control, channel = worker.session._control._queue_name, worker.session._control._channel
+        listening = worker.session._connections._control
+        control, channel = listening._queue_name, listening._channel
         assert channel is not None
         await channel.delete_queue(control)
-        await eventually(lambda: worker.session._control._queue_name != control, WITHIN)
+        await eventually(lambda: listening._queue_name != control, WITHIN)
         await eventually(lambda: worker.session._will.made, WITHIN)
         controller.fleet.clear()
         await controller.tell(worker.instance, Introduce("c1"))

@@ -203,8 +203,8 @@ async def test_a_started_that_was_lost_with_the_connection_is_said_again(
     controller: ControllerDouble, proxy: Proxy
 ) -> None:
     async with announced_worker(controller, proxy.url, HandExecutor()) as worker:
-        assert worker.session._publishing is not None
-        await worker.session._publishing.close("test")
+        assert worker.session._connections._publishing is not None
+        await worker.session._connections._publishing.close("test")
         await controller.submit()
         await worker.executor.next()
         assert (await controller.frame(Started)).instance == worker.instance
