@@ -21,7 +21,8 @@ test: setup ## run everything: style, types, import arrows, and all tests on a r
 	$(BIN)/ruff format --check
 	$(BIN)/mypy broker_wire workers_shim broker_controller tests benchmarks examples
 	$(BIN)/lint-imports
-	$(BIN)/pytest -n auto --maxprocesses 4 --dist worksteal
+	$(BIN)/pytest -n auto --maxprocesses 4 --dist worksteal --ignore tests/faults
+	$(BIN)/pytest tests/faults -n 4 --dist worksteal
 
 test-unit: setup ## run the tests that need no broker
 	$(BIN)/pytest tests/unit
