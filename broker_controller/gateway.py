@@ -9,7 +9,7 @@ import contextlib
 import logging
 import time
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Container, Iterable, Iterator, Mapping
 from functools import partial
 from typing import Any
 
@@ -61,6 +61,7 @@ class Gateway:
         max_inflight_bytes: int,
         watched: WatchedClock,
         queue_lengths: Callable[[], Mapping[str, int]],
+        empty_queues: Callable[[], Container[str]],
     ) -> None:
         self.controller_id = controller_id
         self.streams: dict[int, GenerationStream] = {}
@@ -75,6 +76,7 @@ class Gateway:
         self._unread_bytes = 0
         self._sender = RequestSender(links, registry, watched, self._on_published)
         self._queue_lengths = queue_lengths
+        self._empty_queues = empty_queues
         self._forecasts = Forecasts()
         self._latest = 0
         self._requests: dict[int, Submission] = {}
@@ -280,7 +282,10 @@ class Gateway:
         life = stream.life
         if stream.paused:
             life.note_alive(watched)
-        self.carry_out(stream, life.sweep(now, watched, self._has_worker(life, watched, served)))
+        is_empty = life.model in self._empty_queues()
+        self.carry_out(
+            stream, life.sweep(now, watched, self._has_worker(life, watched, served), is_queue_empty=is_empty)
+        )
         if stream.gap_since is not None and watched - stream.gap_since > 1.0 and life.stage is Stage.RUNNING:
             stream.gap_since = watched
             self.carry_out(stream, [life.missing()])

@@ -28,12 +28,13 @@ from broker_wire.messages import Ask, Cancel, Failed, FailureKind, Go, Resend, R
 
 RETRY_AFTER = 5.0
 """Seconds that a client whom a full queue refused is told to wait."""
-OWN_PATIENCE = 5.0
-"""Seconds. A worker's own queue delivers at once or hands on to the model's; but what is dead-lettered to a full queue
-is dropped, and nobody is told."""
-RESUME_PATIENCE = 2.0
-"""Seconds, twice as many each time. Who takes a stream up asks at once; but a frozen worker consumes as before, and
-what it was given to resume would wait for the broker to miss its heartbeats."""
+PATIENCE = {Place.OWN: 5.0, Place.RESUME: 2.0, Place.MODEL: 5.0}
+"""Seconds after which a request is sent again that should be in its queue no more, and that nobody has spoken of.
+
+Who takes one says so at once; but a frozen worker consumes as before, and what it was given would wait for the broker
+to miss its heartbeats. A worker's own queue delivers at once or hands on to the model's; but what is dead-lettered to a
+full queue is dropped, and nobody is told. Of the model's queue it was read that it is empty. In the queue of streams
+that move one may have to wait for a slot: there it is twice as long each time."""
 
 
 class RequestLife:
@@ -88,9 +89,9 @@ class RequestLife:
         self._hold_until = 0.0
         self._no_worker_since: float | None = None
         self._refused = False
-        self._in_queue_since: float | None = None
-        """In one that somebody should take it from at once: a worker's own, or the one of streams that move."""
-        self._resume_patience = RESUME_PATIENCE
+        self._taken_since: float | None = None
+        """As far as can be known, somebody has taken it."""
+        self._patience_factor = 1
         self._returned_since: float | None = None
 
     # --- what the broker says of a publish
@@ -264,13 +265,14 @@ class RequestLife:
             return []
         return self._end_everywhere()
 
-    def sweep(self, now: float, watched: float, has_worker: bool) -> list[Action]:
+    def sweep(self, now: float, watched: float, has_worker: bool, *, is_queue_empty: bool = False) -> list[Action]:
         """Look at the clocks.
 
         Args:
             now: for the deadline, which nothing stops.
             watched: for stalls and grace; it stands still while the broker holds publishers back.
             has_worker: whether anybody serves the model; of a pinned request, whether its worker does.
+            is_queue_empty: whether nothing was in the model's queue when it was last read.
         """
         if self.stage is Stage.OVER:
             return []
@@ -278,10 +280,10 @@ class RequestLife:
             error = DeadlineError(self._sentence("its time was up"), retry_after=None)
             return [*self._end_everywhere(), GiveUp(error)]
         if self.stage is Stage.WAITING:
-            return self._sweep_waiting(now, watched, has_worker)
+            return self._sweep_waiting(now, watched, has_worker, is_queue_empty)
         return self._sweep_running(now, watched)
 
-    def _sweep_waiting(self, now: float, watched: float, has_worker: bool) -> list[Action]:
+    def _sweep_waiting(self, now: float, watched: float, has_worker: bool, is_queue_empty: bool) -> list[Action]:
         if self._held is not None:
             return self._hand_over(self._held, now, watched)
         if not has_worker:
@@ -289,19 +291,17 @@ class RequestLife:
         self._no_worker_since = None
         if self._refused:
             return [self._publish()]
-        if self.place in (Place.OWN, Place.RESUME):
-            if self._in_queue_since is None:
-                self._in_queue_since = watched
-            return self._send_where_it_is_taken(watched - self._in_queue_since)
-        return []
-
-    def _send_where_it_is_taken(self, waited: float) -> list[Action]:
-        if self.place is Place.OWN:
-            return self._send_again(Place.MODEL) if waited >= OWN_PATIENCE else []
-        if waited < self._resume_patience:
+        if self.place is Place.PINNED or (self.place is Place.MODEL and not is_queue_empty):
+            self._taken_since = None
             return []
-        self._resume_patience *= 2
-        return self._send_again(Place.RESUME)
+        if self._taken_since is None:
+            self._taken_since = watched
+        if watched - self._taken_since < PATIENCE[self.place] * self._patience_factor:
+            return []
+        if self.place is Place.RESUME:
+            self._patience_factor *= 2
+            return self._send_again(Place.RESUME)
+        return self._send_again(Place.MODEL)
 
     def _wait_for_workers(self, watched: float) -> list[Action]:
         if self._no_worker_since is None:
@@ -339,8 +339,8 @@ class RequestLife:
         self._suspicion.on_start(watched)
         self._lost_at = None
         self._left_in_order = False
-        self._no_worker_since = self._in_queue_since = self._returned_since = None
-        self._resume_patience = RESUME_PATIENCE
+        self._no_worker_since = self._taken_since = self._returned_since = None
+        self._patience_factor = 1
         self._refused = False
         if self.started_at is None:
             self.started_at = now
@@ -422,7 +422,7 @@ class RequestLife:
 
     def _publish(self) -> Publish:
         self._refused = False
-        self._in_queue_since = None
+        self._taken_since = None
         has_begun = self.answer.next_seq > 0 or self._suspicion.apart > 0
         return Publish(self.place, self.attempt, ask_first=has_begun or self.place is Place.RESUME)
 

@@ -20,11 +20,13 @@ READ_TIMEOUT = 10.0
 
 
 class QueueWatch:
-    """`lengths` has the models whose queue exists, and the requests that wait there."""
+    """`lengths` has the models whose queue exists, and the requests that wait there; `empty` those where none does."""
 
     def __init__(self, links: Links, models: Callable[[], Iterable[str]]) -> None:
         """`models` gives those to read."""
         self.lengths: dict[str, int] = {}
+        self.empty: frozenset[str] = frozenset()
+        """Of the last reading only: none where it failed."""
         self._links = links
         self._models = models
         self._session: Session | None = None
@@ -41,6 +43,8 @@ class QueueWatch:
             await asyncio.sleep(INTERVAL)
             if self._session is not None and self._links.up:
                 await self._read(self._session)
+            else:
+                self.empty = frozenset()
 
     async def _attach(self, session: Session) -> None:
         self._session = session
@@ -53,5 +57,7 @@ class QueueWatch:
                 counts = await queue_ready_counts(session.channel, names)
         except (BrokerError, TimeoutError) as error:
             _log.info("queue lengths not read reason=%s", error)
+            self.empty = frozenset()
             return
         self.lengths = {names[name]: count for name, count in counts.items() if count is not None}
+        self.empty = frozenset(model for model, length in self.lengths.items() if not length)

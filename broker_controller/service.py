@@ -71,6 +71,7 @@ class ControllerService:
             max_inflight_bytes=config.max_inflight_bytes,
             watched=watched,
             queue_lengths=lambda: self.queues.lengths,
+            empty_queues=lambda: self.queues.empty,
         )
         self.reply_reader = ReplyReader(self.gateway, self.links, self.controller.registry, self.garbage)
         self.bridges = Bridges(

@@ -18,7 +18,7 @@ RESUMED_WITHIN = 10.0
 """Seconds, generously, for streams of which a frozen worker takes up to its slots."""
 
 NOTICED_WITHIN = 60.0
-"""Seconds, generously, in which the broker notices by its heartbeats that a worker is frozen."""
+"""Seconds, generously; the broker notices a frozen worker by its heartbeats after about 40."""
 
 
 def all_complete(exchanges: list[Exchange]) -> bool:
@@ -118,14 +118,16 @@ async def test_frozen_with_free_slots(scene: Scene, record: Record) -> None:
     scene.fault()
     for _ in range(4):
         scene.send("new")
-    # Nothing tells a request that was handed to the frozen one from one that waits: the broker's heartbeats end it.
+    # Their queue is empty, and nobody speaks of those that the frozen one was handed: they are sent again.
     await eventually(lambda: all(scene.starts(each) for each in scene.load.exchanges), within=NOTICED_WITHIN)
+    assert {worker["state"] for worker in (await scene.status())["workers"]} == {"ready"}
     scene.workers["w1"].signal(signal.SIGCONT)
     exchanges = await scene.finish()
     record("worker SIGSTOP, new requests", exchanges, scene.fault_at)
     print(f"the last of them began after {max(each.starts[0][0] for each in exchanges) - scene.fault_at:.1f} s")
     assert all_complete(exchanges)
-    assert [exchange.workers for exchange in exchanges] == [["w2"]] * 4
+    # Woken, it may begin with one before it hears that it is not wanted.
+    assert [exchange.workers[0] for exchange in exchanges] == ["w2"] * 4
 
 
 @pytest.mark.parametrize(("state", "after"), [(STARTING, 0), (MID_STREAM, 5)])

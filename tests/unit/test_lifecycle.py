@@ -209,6 +209,22 @@ def test_after_our_own_reconnect_a_copy_waits_for_the_former_worker_which_goes_o
     assert life.attempt == 1
 
 
+def test_what_is_in_its_models_queue_no_more_and_nobody_speaks_of_is_sent_again() -> None:
+    life = new_life()
+
+    def after(seconds: float, *, is_queue_empty: bool = True) -> list[Action]:
+        at = NOW + seconds
+        return life.sweep(at, at, has_worker=True, is_queue_empty=is_queue_empty)
+
+    assert after(0) == after(4) == []
+    # Somebody gave it back in the meantime.
+    assert after(4.5, is_queue_empty=False) == after(5) == after(9.5) == []
+    assert after(10) == [Publish(Place.MODEL, 2, ask_first=False)]
+    assert after(11) == after(15.5) == []
+    assert after(16) == [Publish(Place.MODEL, 3, ask_first=False)]
+    assert life.on_started(Started(7, 3, "w1", "i1"), NOW + 17, NOW + 17) == []
+
+
 def test_a_held_copy_goes_when_the_former_worker_does_not_come_back() -> None:
     life = running_life(text="ab", hold=2.0)
     life.on_reconnect(NOW)

@@ -471,6 +471,10 @@ class AnyOrder(RuleBasedStateMachine):
     def time_passes(self, seconds: float) -> None:
         self.pass_time(seconds, has_worker=True)
 
+    @rule(seconds=st.sampled_from([1.0, 6.0]))
+    def time_passes_and_the_queue_is_read(self, seconds: float) -> None:
+        self.pass_time(seconds, has_worker=True, is_queue_empty=not self.queues[Place.MODEL])
+
     @rule(seconds=st.sampled_from([0.5, 6.0]))
     def time_passes_without_workers(self, seconds: float) -> None:
         self.pass_time(seconds, has_worker=False)
@@ -480,11 +484,11 @@ class AnyOrder(RuleBasedStateMachine):
     def the_client_leaves(self) -> None:
         self.carry_out(self.life.cancel())
 
-    def pass_time(self, seconds: float, *, has_worker: bool) -> None:
+    def pass_time(self, seconds: float, *, has_worker: bool, is_queue_empty: bool = False) -> None:
         self.now += seconds
         if self.sends and self.receives:
             self.watched += seconds
-        self.carry_out(self.life.sweep(self.now, self.watched, has_worker))
+        self.carry_out(self.life.sweep(self.now, self.watched, has_worker, is_queue_empty=is_queue_empty))
         if self.gap_at is not None and self.watched - self.gap_at > 1.0 and self.life.stage is Stage.RUNNING:
             self.gap_at = self.watched
             self.carry_out([self.life.missing()])
