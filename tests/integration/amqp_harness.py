@@ -5,7 +5,7 @@ import contextlib
 import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
-from typing import Any
+from typing import Any, Self
 from urllib.parse import urlsplit
 
 from broker_wire.amqp import BrokerAddresses, Connection, Session, TLSFiles, parse_broker_url
@@ -125,7 +125,7 @@ class Proxy:
         for writer in self._clients:
             writer.write(data)
 
-    async def __aenter__(self) -> "Proxy":
+    async def __aenter__(self) -> Self:
         await self.listen()
         return self
 
