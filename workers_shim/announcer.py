@@ -130,8 +130,9 @@ class Announcer:
             except TimeoutError:
                 pass
             self._changed.clear()
-            self._say_what_is_due()
-            if not self._announce_due:
+            if self._announce_due:
+                self._say_what_is_due()
+            else:
                 self._heartbeat()
             await asyncio.sleep(min(CHANGE_INTERVAL, self._config.heartbeat_interval) * _jitter())
 

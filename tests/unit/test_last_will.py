@@ -45,3 +45,26 @@ def test_garbage_does_not_take_the_place_of_the_obituary() -> None:
     assert settled.tags == [2]
     assert garbage.counts == {"will": 1}
     assert will.made
+
+
+class Publishing:
+    """Counts what is published, in place of a channel."""
+
+    def __init__(self) -> None:
+        self.count = 0
+
+    def publish(self, *_: object, **__: object) -> None:
+        self.count += 1
+
+
+def test_a_will_that_waits_for_the_publishing_channel_is_made_when_that_comes() -> None:
+    will = LastWill(Topology("p"), "w", "i", GarbageBin(), lambda: None)
+    will._waiting = True
+    publishing: Any = Publishing()
+    will.attach(publishing)
+    assert publishing.count == 1
+    will._under_way = False
+    will._on_delivery(delivery(Settled(), 1))
+    will.detach()
+    will.attach(publishing)
+    assert publishing.count == 1, "one that is held needs no second one"
