@@ -8,6 +8,7 @@ import asyncio
 import threading
 from collections.abc import Callable, Coroutine
 from concurrent.futures import Future
+from contextlib import suppress
 from typing import Any, TypeVar
 
 from workers_shim.execution import EngineExecutor
@@ -48,15 +49,25 @@ class BrokerThread:
     def call(self, action: Callable[[WorkerSession], object]) -> None:
         """Have it done on the broker's loop; nothing happens after the end. Called from any thread."""
         session, loop = self._session, self._loop
-        if session is not None and loop is not None and not self.finished.done():
-            loop.call_soon_threadsafe(action, session)
+        if session is not None and loop is not None:
+            # The loop is closed a moment before `finished` says so.
+            with suppress(RuntimeError):
+                loop.call_soon_threadsafe(action, session)
 
     def run(self, action: Callable[[WorkerSession], Coroutine[Any, Any, T]]) -> "Future[T] | None":
         """The same for what has to be awaited; None after the end."""
+        # What the session was made from is behind us then, so nothing is missed in between.
+        self._ready.wait()
         session, loop = self._session, self._loop
-        if session is None or loop is None or self.finished.done():
+        if session is None or loop is None:
             return None
-        return asyncio.run_coroutine_threadsafe(action(session), loop)
+        coroutine = action(session)
+        try:
+            return asyncio.run_coroutine_threadsafe(coroutine, loop)
+        except RuntimeError:
+            # As above.
+            coroutine.close()
+            return None
 
     def join(self) -> None:
         """Wait for the end of the thread. Signal handlers run meanwhile."""

@@ -46,7 +46,7 @@ class Patience(Struct, frozen=True):
     Attributes:
         ask: an `Ask` may stay without an answer.
         suspect: one that must run apart waits for another such one.
-        farewell: a leaving worker waits for its last answers to be fetched.
+        farewell: a leaving worker waits for engines that were told to stop, then for its last answers to be fetched.
         sweep: between two looks at all these.
         roll_call: jitter of the answer to a roll-call.
     """

@@ -30,6 +30,8 @@ _log = logging.getLogger(__name__)
 
 ASK_TIMEOUT = 5.0
 """Seconds without an answer after which a worker asks again."""
+SLOT_LOST_AFTER = 30.0
+"""Seconds that an engine which was told to stop has to come back in, before an operator is told of the slot."""
 
 
 class Custody:
@@ -80,6 +82,11 @@ class Custody:
         """No request is held."""
         return not (self._current or self._by_outgoing)
 
+    @property
+    def wanted(self) -> bool:
+        """Some request is held that somebody wants."""
+        return bool(self._current)
+
     # --- from the delivery to the start or the stop
 
     def take(self, lease: Lease[Delivery]) -> None:
@@ -125,7 +132,7 @@ class Custody:
             self._forget(held)
             self._refuse(held.lease)
             return
-        held.stage = Stage.LEAVING
+        held.stage, held.since = Stage.LEAVING, time.monotonic()
         self._links.drop(held.outgoing)
         if self._current.get(held.key) is held:
             del self._current[held.key]
@@ -245,6 +252,11 @@ class Custody:
                 self.stop(held)
             elif held.stage is Stage.ASKING and watched - held.since >= self._ask_timeout:
                 self._ask(held)
+
+        for held in self._by_outgoing.values():
+            if held.stage is Stage.LEAVING and not held.is_missed and now - held.since >= SLOT_LOST_AFTER:
+                held.is_missed = True
+                _log.error("engine does not come back, its slot stays taken %s", _name(held))
 
     def stop_all(self) -> None:
         """The worker ends at once: every engine is told to stop, nothing is acked."""

@@ -43,7 +43,7 @@ class Departure:
 
     Args:
         drain_timeout: seconds that running requests have.
-        farewell: seconds that the last answers have to be fetched in.
+        farewell: seconds that stopped engines have to come back in, and then the last answers to be fetched in.
     """
 
     def __init__(
@@ -122,9 +122,11 @@ class Departure:
             await self._announcer.leave(reason.value)
 
     async def _finished(self) -> bool:
-        """Wait until nothing runs, then for the last answers to be fetched."""
-        if not await self._until(lambda: self._custody.empty, self._drain_timeout):
+        """Wait until nothing runs that anybody wants, then for the last answers to be fetched."""
+        if not await self._until(lambda: not self._custody.wanted, self._drain_timeout):
             return False
+        # An engine that was told to stop is not waited for as if it worked: it may never come back.
+        await self._until(lambda: self._custody.empty, self._farewell)
         # Confirmed is not yet received: a controller that has just reconnected may ask for the tail again.
         await self._until(lambda: self._links.kept == 0 and self._outbox.quiet, self._farewell)
         return True

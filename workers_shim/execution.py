@@ -4,6 +4,7 @@ The executor of the worker's broker side. It knows which function serves which m
 """
 
 import asyncio
+import logging
 import time
 
 from broker_wire.messages import FailureKind, ModelCard
@@ -11,6 +12,8 @@ from workers_shim.engine_threads import SharedLoop, SlotThreads
 from workers_shim.run import Run
 from workers_shim.served_model import GenerateFunction, ServedModel
 from workers_shim.stream import Assignment, OutgoingStream
+
+_log = logging.getLogger(__name__)
 
 
 class EngineExecutor:
@@ -32,7 +35,8 @@ class EngineExecutor:
     @property
     def cards(self) -> list[ModelCard]:
         """What the worker announces."""
-        return [model.card for model in self._models.values()]
+        # Copied at once, for another thread may add one meanwhile.
+        return [model.card for model in list(self._models.values())]
 
     def start(self, assignment: Assignment, stream: OutgoingStream) -> None:
         """Begin; called on the broker's loop. Whatever goes wrong is told to the stream."""
@@ -42,10 +46,16 @@ class EngineExecutor:
             stream.released()
             return
         run = Run(assignment, stream, model)
-        if model.shared_loop:
-            self._loop_of(model).start(run)
-        else:
-            self._threads.start(run)
+        try:
+            if model.shared_loop:
+                self._loop_of(model).start(run)
+            else:
+                self._threads.start(run)
+        except RuntimeError as error:
+            # The machine gives no thread any more.
+            _log.error("no thread for an engine model=%s reason=%s", model.name, error)
+            stream.fail(FailureKind.NOT_SERVED, f"this worker has no thread for {model.name!r}: {error}")
+            stream.released()
 
     async def aclose(self, timeout: float) -> bool:
         """End all threads, waiting `timeout` seconds at most. False: an engine has not come back."""

@@ -30,6 +30,7 @@ class Held:
         "attempt",
         "deadline",
         "generate",
+        "is_missed",
         "key",
         "lease",
         "outgoing",
@@ -48,7 +49,9 @@ class Held:
         self.outgoing: Outgoing | None = None
         self.released = False
         self.since = 0.0
-        """When it last asked, in watched seconds."""
+        """When it last asked, in watched seconds; when it was told to stop, in monotonic ones."""
+        self.is_missed = False
+        """Its engine was told to stop long ago, and an operator has been told."""
 
 
 class Desk(Protocol):

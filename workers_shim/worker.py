@@ -1,23 +1,18 @@
 """The public API: a `Worker`, its models, and the ways to run it.
 
-It owns the process's side of a worker's life: threads, signals, exit codes. What happens on the broker is
-`session`'s, what happens to a request `execution`'s.
+What happens on the broker is `session`'s, what happens to a request `execution`'s, and what belongs to a process that
+is a worker only is in `process`.
 """
 
 import asyncio
+import concurrent.futures
 import contextlib
-import gc
-import logging
 import math
 import os
 import re
 import secrets
-import signal
 import socket
-import sys
-import threading
-from collections.abc import Callable, Iterator, Sequence
-from types import FrameType
+from collections.abc import Callable, Coroutine, Sequence
 from typing import Any
 
 import msgspec
@@ -28,22 +23,17 @@ from broker_wire.topology import QueueBounds, Topology, check_worker_name
 from workers_shim.broker_thread import BrokerThread
 from workers_shim.config import GRACE
 from workers_shim.execution import EngineExecutor
+from workers_shim.process import drained_by_signals, end_process, tune_interpreter
 from workers_shim.served_model import GenerateFunction, ResumeChoice, serve
-from workers_shim.session import LeaveReason, SessionConfig
-
-_log = logging.getLogger(__name__)
+from workers_shim.session import LeaveReason, SessionConfig, WorkerSession
 
 DEFAULT_BROKER_URL = "amqp://guest:guest@localhost:5672/"
 TAKEN_OVER_EXIT_CODE = 78
 """EX_CONFIG of sysexits.h: two processes are configured with one name, and starting again would not help."""
-GC_THRESHOLDS = (100_000, 50, 1_000)
-"""Frames are many, short-lived and free of cycles; by its defaults the collector takes a quarter of a busy worker."""
-SWITCH_INTERVAL = 0.0005
-"""Seconds. An engine that computes in Python gives the interpreter away only when another thread asks for it, this long
-after it asked, and the broker's thread asks several times for each message. Measured with one such engine on two cores:
-a round trip through the broker's thread took 5.2 ms with Python's 5 ms, and 0.6 ms with this; the engine lost 4 %."""
 CHANGE_TIMEOUT = 15.0
 """Seconds in which the broker has to take the change of a live worker's models."""
+LAST_WORDS = 10.0
+"""Seconds for a worker that is ended at once: a goodbye, and the close of two connections."""
 
 
 class Worker:
@@ -166,20 +156,14 @@ class Worker:
             shared_loop=shared_loop,
         )
         self._executor.add(served)
-        if self._life is not None:
-            change = self._life.run(lambda session: session.add_model(served.card))
-            if change is not None:
-                change.result(CHANGE_TIMEOUT)
+        self._change(lambda session: session.add_model(served.card))
 
     def remove_model(self, name: str) -> None:
         """Stop serving a model; its running requests end as they would. Called from any thread.
 
         Raises: TimeoutError when the broker does not take it.
         """
-        if self._life is not None:
-            change = self._life.run(lambda session: session.remove_model(name))
-            if change is not None:
-                change.result(CHANGE_TIMEOUT)
+        self._change(lambda session: session.remove_model(name))
         self._executor.remove(name)
 
     @property
@@ -200,14 +184,12 @@ class Worker:
         Raises: SystemExit, with code 78 when another instance took the name over.
         """
         # This process is a worker's, and nothing else's: in `serve` it is not for us to say.
-        sys.setswitchinterval(SWITCH_INTERVAL)
-        gc.freeze()
-        gc.set_threshold(*GC_THRESHOLDS)
+        tune_interpreter()
         life = self._begin()
-        with _signals(life, self.config.drain_timeout):
+        with drained_by_signals(life, self.config.drain_timeout):
             life.join()
         if life.engines_hang:
-            _end_process(TAKEN_OVER_EXIT_CODE if _taken_over(life) else 0)
+            end_process(TAKEN_OVER_EXIT_CODE if _taken_over(life) else 0)
         if _taken_over(life):
             raise SystemExit(TAKEN_OVER_EXIT_CODE)
 
@@ -222,12 +204,21 @@ class Worker:
             done, _ = await asyncio.wait([finished], timeout=self.config.drain_timeout)
             if not done:
                 life.call(lambda session: session.end_now())
+                await asyncio.wait([finished], timeout=LAST_WORDS)
             raise
 
     def drain(self) -> None:
         """Take no new request, finish what runs, leave. Called from any thread."""
         if self._life is not None:
             self._life.call(lambda session: session.drain())
+
+    def _change(self, action: Callable[[WorkerSession], Coroutine[Any, Any, None]]) -> None:
+        """Have it done by a live worker. Raises: TimeoutError."""
+        change = None if self._life is None else self._life.run(action)
+        if change is not None:
+            # Cancelled: the worker has left meanwhile.
+            with contextlib.suppress(concurrent.futures.CancelledError):
+                change.result(CHANGE_TIMEOUT)
 
     def _begin(self) -> BrokerThread:
         if self._life is not None:
@@ -242,42 +233,6 @@ class Worker:
 def _taken_over(life: BrokerThread) -> bool:
     """Raises: whatever broke the worker."""
     return life.finished.result() is LeaveReason.TAKEN_OVER
-
-
-@contextlib.contextmanager
-def _signals(life: BrokerThread, drain_timeout: float) -> Iterator[None]:
-    """The first signal drains, the second one ends. Only the main thread may set that."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    received = 0
-
-    def on_signal(number: int, _frame: FrameType | None) -> None:
-        nonlocal received
-        received += 1
-        name = signal.Signals(number).name
-        if received == 1:
-            _log.info("draining signal=%s seconds_at_most=%g a second signal ends at once", name, drain_timeout)
-            life.call(lambda session: session.drain())
-        else:
-            _log.warning("ending at once signal=%s", name)
-            life.call(lambda session: session.end_now())
-
-    before = {number: signal.signal(number, on_signal) for number in (signal.SIGTERM, signal.SIGINT)}
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
-
-
-def _end_process(code: int) -> None:
-    """End while an engine's thread is somewhere in native code, which Python's own way out does not survive."""
-    _log.warning("an engine has not come back, the process ends without it")
-    logging.shutdown()
-    sys.stdout.flush()
-    sys.stderr.flush()
-    os._exit(code)
 
 
 def _default_name() -> str:

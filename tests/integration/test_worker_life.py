@@ -26,6 +26,7 @@ from broker_wire.messages import (
     Refuse,
     RollCall,
     Started,
+    Stop,
     Texts,
     WorkerState,
 )
@@ -186,6 +187,35 @@ async def test_a_drain_that_takes_too_long_leaves_its_streams_to_others(
         assert stream.cancelled
         async with announced_worker(controller, broker_url, HandExecutor(), name="w2"):
             assert (await controller.frame(Ask)).worker == "w2"
+
+
+async def test_a_worker_that_drains_does_not_wait_for_an_engine_that_was_told_to_stop_and_does_not(
+    controller: ControllerDouble, broker_url: str
+) -> None:
+    """Its stream went on elsewhere; the drain timeout is for requests that somebody waits for."""
+    async with announced_worker(controller, broker_url, HandExecutor(), drain_timeout=600.0) as worker:
+        generate = await controller.submit()
+        _, stream = await worker.executor.next()
+        await controller.tell(worker.instance, Stop("c1", generate.stream, 1))
+        await eventually(lambda: stream.cancelled, WITHIN)
+        worker.session.drain()
+        assert await asyncio.wait_for(worker.task, WITHIN) is LeaveReason.DRAINED
+
+
+async def test_an_engine_that_does_not_come_back_is_told_to_the_operator_once(
+    controller: ControllerDouble, broker_url: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr("workers_shim.custody.SLOT_LOST_AFTER", 0.0)
+    async with announced_worker(controller, broker_url, HandExecutor()) as worker:
+        generate = await controller.submit()
+        await worker.executor.next()
+        await controller.tell(worker.instance, Stop("c1", generate.stream, 1))
+        await eventually(lambda: "its slot stays taken" in caplog.text, WITHIN)
+        for _ in range(3):
+            worker.session._custody.sweep()
+        (record,) = [record for record in caplog.records if "its slot stays taken" in record.getMessage()]
+        assert generate.request_id in record.getMessage()
+        assert worker.session._intake.pool.running == 1
 
 
 async def test_a_worker_that_is_ended_leaves_at_once_and_its_streams_to_others(

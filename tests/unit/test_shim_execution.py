@@ -609,6 +609,25 @@ async def test_an_engine_that_hangs_does_not_hold_up_the_end() -> None:
     assert await executor.aclose(PATIENCE)
 
 
+async def test_a_machine_without_another_thread_fails_the_request_alone(
+    executor: EngineExecutor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def start(_: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    add(executor, yields("a"))
+    stream = FakeStream()
+    with monkeypatch.context() as patch:
+        patch.setattr(threading.Thread, "start", start)
+        executor.start(assignment(), stream)
+    await over(stream)
+    assert stream.failure[0] is FailureKind.NOT_SERVED
+    again = FakeStream()
+    executor.start(assignment(), again)
+    await over(again)
+    assert again.items == ["a"]
+
+
 async def test_the_operation_says_how_the_body_is_read(executor: EngineExecutor) -> None:
     given = assignment(body=b'{"messages": [{"role": "user", "content": "hi"}]}', operation=Operation.CHAT)
     stream = await answer(executor, lambda request: iter([request.messages[0]["content"]]), given=given)

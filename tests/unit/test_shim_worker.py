@@ -1,6 +1,7 @@
 """The public API's own part: what a worker refuses, and its life as part of another program."""
 
 import asyncio
+import concurrent.futures
 import socket
 
 import pytest
@@ -120,6 +121,21 @@ async def test_cancelling_the_task_that_serves_drains_the_worker() -> None:
     with pytest.raises(asyncio.CancelledError):
         await asyncio.wait_for(serving, PATIENCE)
     assert not worker.alive
+
+
+async def test_what_is_said_to_a_worker_in_its_last_moment_is_no_error() -> None:
+    """Its loop is closed a moment before anybody can know that: a second signal, or a model that comes."""
+    worker = Worker(broker_url=NOBODY_LISTENS)
+    worker.add_model("m", abc)
+    serving = await start(worker)
+    worker.drain()
+    await asyncio.wait_for(serving, PATIENCE)
+    assert worker._life is not None
+    worker._life.finished = concurrent.futures.Future()
+
+    worker.drain()
+    worker.add_model("n", abc)
+    worker.remove_model("n")
 
 
 async def test_a_worker_lives_once() -> None:
