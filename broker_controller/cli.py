@@ -138,7 +138,7 @@ def _service_config(settings: Settings, broker: RunningBroker) -> ServiceConfig:
         broker_url=broker.url,
         tls=tls,
         prefix=settings.prefix,
-        bounds=QueueBounds(max_length=settings.queue_limit),
+        bounds=QueueBounds(max_length=settings.queue_limit, type=settings.queue_type),
         dispatch_method=settings.dispatch_method,
         expiration=settings.heartbeat_expiration,
         check_interval=settings.check_interval,

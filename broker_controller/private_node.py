@@ -15,6 +15,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
+from msgspec import Struct
+
 from broker_controller.amqp_probe import answers_amqp, free_port
 from broker_controller.guarded_process import GuardedProcess
 
@@ -41,6 +43,22 @@ def find_server() -> Path | None:
     return Path(found) if found else None
 
 
+class Membership(Struct, frozen=True):
+    """What the nodes of one cluster share, and the place of this one in it.
+
+    Attributes:
+        address: the node's own on the loopback network, as 127.0.0.2: all nodes of a cluster have the same port there.
+        port: where they talk to each other.
+        cookie: their common secret.
+        seed: name of the node that this one joins when it starts for the first time; "" for the first node.
+    """
+
+    address: str
+    port: int
+    cookie: str
+    seed: str = ""
+
+
 class PrivateNode:
     """One private node; a context manager that starts it and ends it.
 
@@ -49,18 +67,25 @@ class PrivateNode:
         extra_conf: more lines for its rabbitmq.conf.
         start_seconds: how long the start may take.
         stop_seconds: how long an orderly stop may take before SIGKILL.
+        membership: its place in a cluster; None for a node by itself.
     """
 
     def __init__(
-        self, port: int = 0, extra_conf: str = "", *, start_seconds: float = 90.0, stop_seconds: float = 15.0
+        self,
+        port: int = 0,
+        extra_conf: str = "",
+        *,
+        start_seconds: float = 90.0,
+        stop_seconds: float = 15.0,
+        membership: Membership | None = None,
     ) -> None:
         self.port = port or free_port()
-        self._distribution_port = free_port()
+        self._membership = membership or Membership("127.0.0.1", free_port(), secrets.token_hex(16))
         self._epmd_socket: socket.socket | None = None
         self._extra_conf = extra_conf
         self._start_seconds = start_seconds
         self._stop_seconds = stop_seconds
-        self._name = f"bc-{secrets.token_hex(4)}@localhost"
+        self.name = f"bc-{secrets.token_hex(4)}@{self._membership.address}"
         self._folder: Path | None = None
         self._process: GuardedProcess | None = None
 
@@ -160,7 +185,7 @@ class PrivateNode:
         server = find_server()
         if server is None:
             raise PrivateNodeError("rabbitmqctl is not installed")
-        command = [str(server.with_name("rabbitmqctl")), "--quiet", "--node", self._name, *arguments]
+        command = [str(server.with_name("rabbitmqctl")), "--quiet", "--node", self.name, *arguments]
         return subprocess.run(  # noqa: S603 - our own program with the caller's arguments, no shell
             command,
             env=self._environment(),
@@ -173,18 +198,20 @@ class PrivateNode:
 
     def _write_files(self, folder: Path) -> None:
         conf = f"listeners.tcp.1 = {HOST}:{self.port}\nlog.connection.level = warning\n{self._extra_conf}\n"
+        if self._membership.seed:
+            conf += f"cluster_formation.classic_config.nodes.1 = {self._membership.seed}\n"
         (folder / "rabbitmq.conf").write_text(conf)
         (folder / "enabled_plugins").write_text("[].\n")
         (folder / "rabbitmq-env.conf").write_text("")
         cookie = folder / ".erlang.cookie"
-        cookie.write_text(secrets.token_hex(16))
+        cookie.write_text(self._membership.cookie)
         cookie.chmod(0o400)
 
     def _environment(self) -> dict[str, str]:
         folder = self.folder
         foreign = ("RABBITMQ_", "ERL_", "NOTIFY_SOCKET")
         kept = {name: value for name, value in os.environ.items() if not name.startswith(foreign)}
-        port = self._distribution_port
+        port = self._membership.port
         assert self._epmd_socket is not None  # noqa: S101 - it is there as long as the folder
         # Erlang VMs find each other by epmd, a daemon that would outlive the node. Told the port outright, neither the
         # node nor rabbitmqctl asks it. A node that already has its name does not start the second VM by which RabbitMQ
@@ -192,15 +219,18 @@ class PrivateNode:
         # for its help: in vain, for every VM heeds ERL_FLAGS, and the port of epmd is one that we hold and do not
         # listen on.
         known_port = f"-erl_epmd_port {port}"
+        interface = f"{{{self._membership.address.replace('.', ',')}}}"
         loopback = (
-            f"-kernel inet_dist_listen_min {port} inet_dist_listen_max {port} inet_dist_use_interface {{127,0,0,1}}"
+            f"-kernel inet_dist_listen_min {port} inet_dist_listen_max {port} inet_dist_use_interface {interface}"
         )
         return kept | {
             "HOME": str(folder),
             "LC_ALL": "C.UTF-8",
             "ERL_FLAGS": "-start_epmd false",
             "ERL_CRASH_DUMP_SECONDS": "0",  # no dump: its log says why it ended
-            "RABBITMQ_NODENAME": self._name,
+            "RABBITMQ_NODENAME": self.name,
+            # An address for a name needs no name server, and counts as a long one.
+            "RABBITMQ_USE_LONGNAME": "true",
             "RABBITMQ_DIST_PORT": str(port),
             "ERL_EPMD_PORT": str(self._epmd_socket.getsockname()[1]),
             "RABBITMQ_CONF_ENV_FILE": str(folder / "rabbitmq-env.conf"),
@@ -214,7 +244,7 @@ class PrivateNode:
             # The script then becomes the Erlang VM instead of waiting for it, so that signals meet the VM itself;
             # with that setting it leaves the input open, which -noinput closes again.
             "RABBITMQ_ALLOW_INPUT": "1",
-            "RABBITMQ_SERVER_ADDITIONAL_ERL_ARGS": f"-noinput +S 2:2 -sname {self._name} {known_port} {loopback}",
+            "RABBITMQ_SERVER_ADDITIONAL_ERL_ARGS": f"-noinput +S 2:2 -name {self.name} {known_port} {loopback}",
             "RABBITMQ_CTL_ERL_ARGS": f"{known_port} -dist_listen false",
         }
 

@@ -17,7 +17,7 @@ from broker_controller.address_guard import LOOPBACK, Network, parse_networks
 from broker_controller.decisions import Limits
 from broker_controller.dispatch import DispatchMethod
 from broker_controller.log import LEVELS
-from broker_wire.topology import QueueBounds, Topology, check_model_name
+from broker_wire.topology import QueueBounds, QueueType, Topology, check_model_name
 
 ENVIRONMENT_PREFIX = "BROKER_CONTROLLER_"
 
@@ -77,6 +77,7 @@ class Settings(Struct, frozen=True):
     worker_wait: float = Limits().worker_wait
     grace: float = Limits().grace
     queue_limit: int = QueueBounds().max_length
+    queue_type: QueueType = QueueBounds().type
     max_body_bytes: int = MAX_BODY_BYTES
     max_inflight_bytes: int = 1024 * 1024 * 1024
     allow_http_workers: tuple[Network, ...] = LOOPBACK
@@ -173,6 +174,12 @@ def _declare(options: _Options) -> None:
     add("--broker-cert", _file, "PEM", "certificate to show the broker")
     add("--broker-key", _file, "PEM", "its key")
     add("--prefix", _prefix, "TEXT", f"of all names on the broker; one a fleet ({default.prefix})")
+    add(
+        "--queue-type",
+        _queue_type,
+        "TYPE",
+        f"of models' queues: classic, or quorum in a cluster ({default.queue_type})",
+    )
 
     options.begin("Dispatch")
     add("--dispatch-method", DispatchMethod.from_str, "METHOD", _DISPATCH_HELP.format(default.dispatch_method))
@@ -275,6 +282,12 @@ def _file(text: str) -> Path:
     if not path.is_file():
         raise ValueError(f"there is no file {text}")
     return path
+
+
+def _queue_type(text: str) -> QueueType:
+    if text not in set(QueueType):
+        raise ValueError(f"{text!r} is no type of queue: choose classic or quorum")
+    return QueueType(text)
 
 
 def _prefix(text: str) -> str:

@@ -11,6 +11,7 @@ fleet    (topic)    <kind>.<worker>                                -> server-nam
 
 import hashlib
 import re
+from enum import StrEnum
 from typing import Any
 
 from msgspec import Struct
@@ -60,18 +61,27 @@ def check_model_name(name: str) -> str:
     return name
 
 
+class QueueType(StrEnum):
+    """What the queues of the models are."""
+
+    CLASSIC = "classic"
+    """On one node, in its memory: the fastest."""
+    QUORUM = "quorum"
+    """Replicated, for a cluster of three or more nodes: they go on when one of them dies."""
+
+
 class QueueBounds(Struct, frozen=True):
-    """The bounds of the model queues: the same settings in both programs, since whoever comes first declares them.
+    """Of the model queues: the same settings in both programs, since whoever comes first declares them.
 
     Attributes:
         max_length: requests that may wait for one model.
         max_bytes: and the bytes of their bodies.
-        quorum: replicated queues, for a cluster of three or more nodes.
+        type: what queues they are.
     """
 
     max_length: int = 2_000
     max_bytes: int = 256 * 1024 * 1024
-    quorum: bool = False
+    type: QueueType = QueueType.CLASSIC
 
 
 class Queue(Struct, frozen=True):
@@ -213,7 +223,7 @@ class Topology:
     all_workers_key = "all"
 
     def _request_queue(self, name: str, arguments: dict[str, Any]) -> Queue:
-        if self.bounds.quorum:
+        if self.bounds.type is QueueType.QUORUM:
             # RabbitMQ 4.0 and later drop a message after 20 returns; the controller counts the attempts itself.
             arguments |= {"x-queue-type": "quorum", "x-delivery-limit": -1}
         return Queue(f"{self.prefix}.{name}", self.requests, name, arguments)

@@ -8,11 +8,13 @@ import importlib
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import msgspec
 
 from broker_wire.amqp.addresses import TLSFiles
 from broker_wire.log_lines import log_to_stderr
+from broker_wire.topology import QueueType
 from workers_shim import Worker
 from workers_shim.settings import SettingError, parse
 
@@ -46,8 +48,13 @@ def _configure(worker: Worker, options: argparse.Namespace) -> None:
     given = {name: value for name in names if (value := getattr(options, name)) is not None}
     if options.broker_ca or options.broker_cert or options.broker_key:
         given["tls"] = TLSFiles(options.broker_ca, options.broker_cert, options.broker_key)
+    bounds: dict[str, Any] = {}
     if options.queue_limit is not None:
-        given["bounds"] = msgspec.structs.replace(worker.config.bounds, max_length=options.queue_limit)
+        bounds["max_length"] = options.queue_limit
+    if options.queue_type is not None:
+        bounds["type"] = QueueType(options.queue_type)
+    if bounds:
+        given["bounds"] = msgspec.structs.replace(worker.config.bounds, **bounds)
     worker.configure(**given)
 
 

@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from broker_wire.topology import QueueBounds, check_model_name, check_worker_name
+from broker_wire.topology import QueueBounds, QueueType, check_model_name, check_worker_name
 from workers_shim.config import GRACE
 
 ENVIRONMENT_PREFIX = "WORKERS_SHIM_"
@@ -144,6 +144,12 @@ def _broker(command: argparse.ArgumentParser) -> None:
     _add(group, "--broker-cert", type=Path, metavar="PEM", help="certificate to show the broker")
     _add(group, "--broker-key", type=Path, metavar="PEM", help="its key")
     _add(group, "--prefix", metavar="TEXT", help="of all names on the broker; one a fleet (default: bc)")
+    _add(
+        group,
+        "--queue-type",
+        choices=tuple(QueueType),
+        help=f"of models' queues: classic, or quorum in a cluster (default: {QueueBounds().type})",
+    )
     _add(
         group,
         "--queue-limit",

@@ -19,7 +19,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from broker_wire.log_lines import log_to_stderr
-from broker_wire.topology import QueueBounds
+from broker_wire.topology import QueueBounds, QueueType
 from workers_shim import Chunk, Request, RequestError, Usage, Worker
 from workers_shim.config import GRACE
 
@@ -141,6 +141,7 @@ def main() -> None:
     parser.add_argument("--drain-timeout", type=float, default=600.0)
     parser.add_argument("--grace", type=float, default=GRACE)
     parser.add_argument("--queue-limit", type=int, default=QueueBounds().max_length)
+    parser.add_argument("--queue-type", type=QueueType, default=QueueBounds().type)
     options = parser.parse_args()
     log_to_stderr("info")
     worker = Worker(
@@ -149,7 +150,7 @@ def main() -> None:
         broker_url=options.broker_url,
         prefix=options.prefix,
         drain_timeout=options.drain_timeout,
-        bounds=QueueBounds(options.queue_limit),
+        bounds=QueueBounds(options.queue_limit, type=options.queue_type),
         grace=options.grace,
     )
     engine = Engine(options.name, options.tokens_per_second, options.journal)

@@ -4,6 +4,7 @@ Whoever calls polls: a slot is free a moment after its answer ended, a queue's c
 """
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -32,15 +33,15 @@ class Leftovers(Struct, frozen=True):
     tasks: int
 
 
-def count(controller: RunningController, pids: list[int], node: PrivateNode, prefix: str) -> Leftovers:
-    """Look now."""
+def count(controller: RunningController, pids: list[int], nodes: Sequence[PrivateNode], prefix: str) -> Leftovers:
+    """Look now. `nodes` are those of one broker."""
     status = controller.get("/status")
     workers = [worker for worker in status["workers"] if worker["state"] == "ready"]
     busy = {name: status["streams"][name] for name in ("running", "waiting", "inflight_bytes")}
     for worker in workers:
         busy[f"requests of {worker['name']}"] = worker["running"]
         busy[f"slots of {worker['name']} that are not free"] = worker["slots"] - worker["free"]
-    busy |= _of_queues(_queues(node, prefix), len(workers))
+    busy |= _of_queues(_queues(nodes, prefix), len(workers))
     tasks = status.get("process", {}).get("tasks", 0)
     return Leftovers(busy, {pid: _open_files(pid) for pid in pids}, tasks)
 
@@ -73,10 +74,12 @@ def _of_queues(queues: list[dict[str, Any]], workers: int) -> dict[str, int]:
     return busy
 
 
-def _queues(node: PrivateNode, prefix: str) -> list[dict[str, Any]]:
+def _queues(nodes: Sequence[PrivateNode], prefix: str) -> list[dict[str, Any]]:
+    # Each node is asked for its own: the others of a cluster could not answer a command that does not listen.
+    columns = ("name", "messages", "consumers")
+    listed = [node.rabbitmqctl("list_queues", "--local", *columns, "--formatter", "json") for node in nodes]
     # The server-named ones are exclusive, gone with their connection, and cannot be told from other fleets'.
-    listed = node.rabbitmqctl("list_queues", "name", "messages", "consumers", "--formatter", "json")
-    return [queue for queue in json.loads(listed) if queue["name"].startswith(f"{prefix}.")]
+    return [queue for each in listed for queue in json.loads(each) if queue["name"].startswith(f"{prefix}.")]
 
 
 def _open_files(pid: int) -> int:

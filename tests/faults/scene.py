@@ -6,8 +6,9 @@ mid-stream  the client has some of the answer
 """
 
 import asyncio
+import itertools
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -32,9 +33,13 @@ START_SECONDS = 4.0
 class Scene:
     """One fleet and its clients."""
 
-    def __init__(self, processes: Processes, fleet: Fleet, node: PrivateNode, prefix: str, *, journal: Path) -> None:
+    def __init__(
+        self, processes: Processes, fleet: Fleet, node: PrivateNode, prefix: str, *others: PrivateNode, journal: Path
+    ) -> None:
+        """`others` are the nodes that make a cluster with `node`."""
         self.fleet = fleet
         self.node = node
+        self.nodes = [node, *others]
         self.settings = settings_of_environment()
         self.workers: dict[str, Process] = {}
         self.ready_at = self.fault_at = 0.0
@@ -46,13 +51,18 @@ class Scene:
         self.load = Load()
 
     def start(
-        self, *names: str, slots: int = 4, controller: tuple[str, ...] = (), worker: tuple[str, ...] = ()
+        self,
+        *names: str,
+        slots: int = 4,
+        controller: tuple[str, ...] = (),
+        worker: tuple[str, ...] = (),
+        broker_urls: Sequence[str] = (),
     ) -> None:
-        """One controller and these workers; returns when all are ready."""
+        """One controller and these workers; returns when all are ready. `broker_urls`: of the workers, in order."""
         self.controller = self.fleet.controller(*self.settings.controller_options(), *controller)
-        for name in names:
-            self.start_worker(name, slots, *worker)
-        self.controller.wait_for_workers(*names)
+        for name, broker_url in itertools.zip_longest(names, broker_urls, fillvalue=""):
+            self.start_worker(name, slots, *worker, broker_url=broker_url)
+            self.controller.wait_for_workers(*self.workers)
         self.ready_at = time.monotonic()
         eventually_sync(self._is_idle)
 
@@ -139,4 +149,4 @@ class Scene:
     def _count(self) -> leftovers.Leftovers:
         processes = [self.controller.process, *self.workers.values()]
         pids = [process.pid for process in processes if process.returncode is None]
-        return leftovers.count(self.controller, pids, self.node, self._prefix)
+        return leftovers.count(self.controller, pids, self.nodes, self._prefix)

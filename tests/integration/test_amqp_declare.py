@@ -8,7 +8,7 @@ import pytest
 
 from broker_wire.amqp import Delivery, declare_queues, declare_topology, queue_ready_counts
 from broker_wire.errors import ChannelClosedError
-from broker_wire.topology import Queue, QueueBounds, Topology
+from broker_wire.topology import Queue, QueueBounds, QueueType, Topology
 from tests.integration.amqp_harness import WAIT, Client, Proxy, connected
 
 
@@ -97,7 +97,7 @@ async def test_a_queue_that_the_broker_refuses_is_an_error(client: Client, topol
 
 
 async def test_a_quorum_queue_keeps_a_message_that_is_given_back(client: Client, prefix: str) -> None:
-    queue = Topology(f"{prefix}q", QueueBounds(quorum=True)).model_queue("m")
+    queue = Topology(f"{prefix}q", QueueBounds(type=QueueType.QUORUM)).model_queue("m")
     await declare_topology(client.session, {queue.exchange: "direct"})
     await declare_queues(client.session, [queue])
     channel = await client.session.channel(confirms=True)

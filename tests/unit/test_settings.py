@@ -10,6 +10,7 @@ from broker_controller.cli import _service_config, main
 from broker_controller.dispatch import DispatchMethod
 from broker_controller.local_broker import BrokerChoice, RunningBroker
 from broker_controller.settings import ENVIRONMENT_PREFIX, ModelSeconds, SettingError, Settings, parse
+from broker_wire.topology import QueueType
 
 
 def test_without_anything_the_defaults_hold() -> None:
@@ -37,6 +38,7 @@ OPTIONS = [
     ("--worker-wait", "7", "worker_wait", 7.0),
     ("--grace", "3", "grace", 3.0),
     ("--queue-limit", "10", "queue_limit", 10),
+    ("--queue-type", "quorum", "queue_type", QueueType.QUORUM),
     ("--max-body-bytes", "1000", "max_body_bytes", 1000),
     ("--max-inflight-bytes", "5000", "max_inflight_bytes", 5000),
     ("--http-worker-slots", "2", "http_worker_slots", 2),
@@ -110,6 +112,7 @@ MISTAKES = [
     ("--stall-timeout", "soon"),
     ("--request-timeout", "1e12"),
     ("--queue-limit", "1.5"),
+    ("--queue-type", "stream"),
     ("--queue-limit", "0"),
     ("--max-inflight-bytes", "lots"),
     ("--allow-http-workers", "10.0.0.0/99"),

@@ -36,7 +36,7 @@ def test_the_command_line_reaches_the_worker(started: list[Worker]) -> None:
     command = (
         "echo --model a --model b --name w-1 --slots 3 --speed 2.5 --drain-timeout 7 --tokens-per-second 9"
         " --broker-url amqp://h1,amqp://h2 --broker-ca ca.pem --broker-cert c.pem --broker-key k.pem --prefix p"
-        " --queue-limit 9 --grace 4"
+        " --queue-limit 9 --queue-type quorum --grace 4"
     )
     assert cli.main(command.split()) == 0
 
@@ -46,7 +46,7 @@ def test_the_command_line_reaches_the_worker(started: list[Worker]) -> None:
     assert (config.name, config.slots, config.speed) == ("w-1", 3, 2.5)
     assert (config.drain_timeout, config.grace) == (7.0, 4.0)
     assert (config.broker_url, config.prefix) == ("amqp://h1,amqp://h2", "p")
-    assert config.bounds.max_length == 9
+    assert (config.bounds.max_length, config.bounds.type) == (9, "quorum")
     assert config.tls is not None
     assert (config.tls.ca, config.tls.certificate, config.tls.key) == (Path("ca.pem"), Path("c.pem"), Path("k.pem"))
 

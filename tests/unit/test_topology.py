@@ -6,6 +6,7 @@ from broker_wire.errors import NameRefusedError
 from broker_wire.topology import (
     MAX_NAME_BYTES,
     QueueBounds,
+    QueueType,
     Topology,
     check_model_name,
     check_worker_name,
@@ -96,7 +97,7 @@ def test_a_will_reaches_every_controller() -> None:
 
 
 def test_replicated_queues_are_a_setting_and_count_no_deliveries() -> None:
-    arguments = Topology(bounds=QueueBounds(quorum=True)).model_queue("m").arguments
+    arguments = Topology(bounds=QueueBounds(type=QueueType.QUORUM)).model_queue("m").arguments
     assert arguments["x-queue-type"] == "quorum"
     assert arguments["x-delivery-limit"] == -1
     assert "x-queue-type" not in Topology().model_queue("m").arguments
