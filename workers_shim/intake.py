@@ -85,6 +85,11 @@ class Intake:
             sources = [source for source in self._sources([model]) if source.role is not Role.PINNED]
             self._perform(self.pool.remove(sources))
 
+    def keep_queues(self) -> None:
+        """Those that are not consumed now are not to expire meanwhile."""
+        if self.open:
+            self._perform(self.pool.keep())
+
     def drain(self) -> None:
         """Take nothing any more."""
         self._perform(self.pool.drain())

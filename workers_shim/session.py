@@ -13,7 +13,7 @@ from collections.abc import Sequence
 
 from broker_wire.garbage import GarbageBin
 from broker_wire.messages import Announce, Load, ModelCard, WorkerState
-from broker_wire.topology import Topology, check_model_name, check_worker_name
+from broker_wire.topology import MODEL_QUEUE_EXPIRES, Topology, check_model_name, check_worker_name
 from workers_shim.announcer import Announcer, Condition
 from workers_shim.config import LeaveReason, Patience, SessionConfig
 from workers_shim.connections import Connections
@@ -30,6 +30,9 @@ from workers_shim.tombstones import Tombstones
 __all__ = ["LeaveReason", "Patience", "SessionConfig", "WorkerSession"]
 
 _log = logging.getLogger(__name__)
+
+KEEP_INTERVAL = MODEL_QUEUE_EXPIRES / 3
+"""Seconds between two signs that a queue is still of use here, although a full worker does not consume it."""
 
 
 class WorkerSession:
@@ -116,6 +119,7 @@ class WorkerSession:
                     self._announcer.run(),
                     self._sweep(),
                     self._renew_will(),
+                    self._keep_queues(),
                 )
             ]
             try:
@@ -164,6 +168,11 @@ class WorkerSession:
             self._outbox.sweep()
             self._custody.sweep()
             self._departure.notice()
+
+    async def _keep_queues(self) -> None:
+        while True:
+            await asyncio.sleep(KEEP_INTERVAL)
+            self._intake.keep_queues()
 
     async def _renew_will(self) -> None:
         while True:

@@ -108,6 +108,17 @@ class SlotPool(Generic[D]):
         del self._sources[consumer.source]
         return True
 
+    def keep(self) -> list[Action[D]]:
+        """A queue lives for some time after its last consumer: let each have one for a moment that has none here.
+
+        It may bring one delivery, which is treated as any other of a consumer that was just cancelled.
+        """
+        actions: list[Action[D]] = []
+        for source in self._paused:
+            moment = Consumer(self._channel, source, self._incarnations[source], 1)
+            actions += [Consume(moment), Cancel(moment)]
+        return actions
+
     def drain(self) -> list[Action[D]]:
         """Take nothing any more. What runs goes on."""
         self.draining = True

@@ -1,5 +1,6 @@
 """One pool of slots over all queues of a worker, on a real broker: what is held, and what is left to others."""
 
+import asyncio
 import itertools
 from collections import Counter
 from collections.abc import AsyncIterator
@@ -223,6 +224,35 @@ async def test_two_loaded_models_give_nothing_back_and_their_consumers_do_not_co
             await controller.submit(model)
             await comes_true(next_is_there)
             await one_more_ends()
+
+
+async def test_what_waits_for_a_full_worker_does_not_expire_with_its_queue(
+    controller: Granting, broker_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its queues have no consumer while it is full, and a request may run for longer than such a queue lives."""
+    monkeypatch.setattr("broker_wire.topology.MODEL_QUEUE_EXPIRES", 2.0)
+    monkeypatch.setattr("workers_shim.session.KEEP_INTERVAL", 0.5)
+    loop = asyncio.get_running_loop()
+    async with announced_worker(controller, broker_url, HandExecutor(), models=MODELS, slots=1) as worker:
+        await controller.submit("m")
+        _, stream = await worker.executor.next()
+        for model in MODELS:
+            await controller.submit(model)
+        began = loop.time()
+        await eventually(lambda: loop.time() - began > 5.0, WITHIN)
+        stream.end()
+        stream.released()
+
+        async def next_is_there() -> bool:
+            await controller.grant_all()
+            return not worker.executor.idle
+
+        for _ in MODELS:
+            await comes_true(next_is_there)
+            _, stream = await worker.executor.next()
+            stream.end()
+            stream.released()
+        await eventually(lambda: len(controller.seen(End)) == 3, WITHIN)
 
 
 async def test_a_worker_of_one_model_consumes_once_however_many_requests_it_serves(

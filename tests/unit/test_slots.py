@@ -122,6 +122,16 @@ def test_a_slot_that_frees_asks_one_queue_and_the_next_slot_the_next_one() -> No
     assert worker.pool.free == 0
 
 
+def test_queues_that_are_not_consumed_have_a_consumer_for_a_moment_so_that_they_do_not_expire() -> None:
+    worker, _ = paused(1)
+    actions = worker.pool.keep()
+    assert sorted(consumed(actions)) == [(Role.MODEL, "a", 1), (Role.MODEL, "b", 1)]
+    moments = [action.consumer for action in actions if isinstance(action, Consume)]
+    assert moments == [action.consumer for action in actions if isinstance(action, Cancel)]
+    assert worker.pool.delivered(moments[0], "1") == [GiveBack("1", moments[0].source)]
+    assert Worker(1, "a").pool.keep() == []
+
+
 def test_a_queue_that_is_empty_is_consumed_again_and_the_next_one_is_asked() -> None:
     worker, leases = paused(2)
     [get] = worker.finish(leases[0])

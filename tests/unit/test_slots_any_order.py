@@ -259,6 +259,11 @@ class Slots(RuleBasedStateMachine):
         self.served.discard(model)
         self.apply(self.pool.remove(sources(model)))
 
+    @rule()
+    def its_queues_are_kept(self) -> None:
+        if self.open:
+            self.apply(self.pool.keep())
+
     @precondition(lambda self: not self.draining and len(self.running) > 1)
     @rule()
     def the_worker_drains(self) -> None:
