@@ -10,6 +10,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Coroutine
+from contextlib import suppress
 from typing import Any, Protocol, TypeVar
 
 from workers_shim.loops import new_event_loop
@@ -90,6 +91,7 @@ class SharedLoop:
     def __init__(self, name: str) -> None:
         self._loop = new_event_loop()
         self._tasks: set[asyncio.Task[None]] = set()
+        self._retired = False
         self.thread = threading.Thread(target=self._main, name=f"loop-{name}", daemon=True)
         self.thread.start()
 
@@ -97,9 +99,19 @@ class SharedLoop:
         """Run it as a task of the loop. Called from any thread."""
         self._loop.call_soon_threadsafe(self._begin, job)
 
+    def retire(self) -> None:
+        """End the thread when what runs, or was started before this, is over. Called from any thread."""
+        self._loop.call_soon_threadsafe(self._retire)
+
+    @property
+    def over(self) -> bool:
+        """The thread has ended."""
+        return not self.thread.is_alive()
+
     def close(self, timeout: float) -> bool:
         """Cancel what runs and end the thread, waiting `timeout` seconds at most."""
-        if self.thread.is_alive():
+        # A loop that was to end by itself may be closed by now.
+        with suppress(RuntimeError):
             self._loop.call_soon_threadsafe(self._loop.stop)
         return _join([self.thread], timeout)
 
@@ -111,6 +123,15 @@ class SharedLoop:
     def _over(self, task: asyncio.Task[None], job: Job) -> None:
         self._tasks.discard(task)
         job.released()
+        self._stop_if_unused()
+
+    def _retire(self) -> None:
+        self._retired = True
+        self._stop_if_unused()
+
+    def _stop_if_unused(self) -> None:
+        if self._retired and not self._tasks:
+            self._loop.stop()
 
     def _main(self) -> None:
         asyncio.set_event_loop(self._loop)

@@ -5,6 +5,7 @@ The executor of the worker's broker side. It knows which function serves which m
 
 import asyncio
 import logging
+import threading
 import time
 
 from broker_wire.messages import FailureKind, ModelCard
@@ -23,14 +24,21 @@ class EngineExecutor:
         self._models: dict[str, ServedModel] = {}
         self._threads = SlotThreads()
         self._shared: dict[GenerateFunction, SharedLoop] = {}
+        self._retired: list[SharedLoop] = []
+        # So that no request is started on a loop that has just been told to end.
+        self._changing = threading.Lock()
 
     def add(self, model: ServedModel) -> None:
         """Serve a model, or serve it otherwise from the next request on. Called from any thread."""
-        self._models[model.name] = model
+        with self._changing:
+            former = self._models.get(model.name)
+            self._models[model.name] = model
+            self._let_go(former)
 
     def remove(self, name: str) -> None:
         """Stop serving a model; what runs goes on. Called from any thread."""
-        self._models.pop(name, None)
+        with self._changing:
+            self._let_go(self._models.pop(name, None))
 
     @property
     def cards(self) -> list[ModelCard]:
@@ -40,11 +48,17 @@ class EngineExecutor:
 
     def start(self, assignment: Assignment, stream: OutgoingStream) -> None:
         """Begin; called on the broker's loop. Whatever goes wrong is told to the stream."""
+        with self._changing:
+            failure = self._begin(assignment, stream)
+        if failure:
+            stream.fail(FailureKind.NOT_SERVED, failure)
+            stream.released()
+
+    def _begin(self, assignment: Assignment, stream: OutgoingStream) -> str:
+        """Returns: why it cannot be, "" where it has begun."""
         model = self._models.get(assignment.generate.model)
         if model is None:
-            stream.fail(FailureKind.NOT_SERVED, f"this worker does not serve {assignment.generate.model!r} any more")
-            stream.released()
-            return
+            return f"this worker does not serve {assignment.generate.model!r} any more"
         run = Run(assignment, stream, model)
         try:
             if model.shared_loop:
@@ -54,8 +68,8 @@ class EngineExecutor:
         except RuntimeError as error:
             # The machine gives no thread any more.
             _log.error("no thread for an engine model=%s reason=%s", model.name, error)
-            stream.fail(FailureKind.NOT_SERVED, f"this worker has no thread for {model.name!r}: {error}")
-            stream.released()
+            return f"this worker has no thread for {model.name!r}: {error}"
+        return ""
 
     async def aclose(self, timeout: float) -> bool:
         """End all threads, waiting `timeout` seconds at most. False: an engine has not come back."""
@@ -63,7 +77,8 @@ class EngineExecutor:
 
     def _close(self, timeout: float) -> bool:
         until = time.monotonic() + timeout
-        closed = [loop.close(max(0.0, until - time.monotonic())) for loop in self._shared.values()]
+        loops = [*self._shared.values(), *self._retired]
+        closed = [loop.close(max(0.0, until - time.monotonic())) for loop in loops]
         return self._threads.close(max(0.0, until - time.monotonic())) and all(closed)
 
     def _loop_of(self, model: ServedModel) -> SharedLoop:
@@ -72,3 +87,12 @@ class EngineExecutor:
         if loop is None:
             loop = self._shared[model.generate] = SharedLoop(model.name)
         return loop
+
+    def _let_go(self, model: ServedModel | None) -> None:
+        """Of a function that serves no model any more nothing is to be kept: neither its thread nor what it holds."""
+        if model is None or any(other.generate == model.generate for other in self._models.values()):
+            return
+        loop = self._shared.pop(model.generate, None)
+        if loop is not None:
+            loop.retire()
+            self._retired = [retired for retired in self._retired if not retired.over] + [loop]

@@ -1,10 +1,12 @@
 """How engines run: threads, loops, back-pressure, stopping, and every way an answer can end."""
 
 import asyncio
+import gc
 import json
 import logging
 import threading
 import time
+import weakref
 from collections.abc import AsyncIterator, Callable, Iterator
 from typing import Any
 
@@ -12,6 +14,7 @@ import pytest
 
 from broker_wire.messages import FailureKind, Operation
 from tests.unit.fake_stream import PATIENCE, FakeStream, assignment
+from tests.waiting import eventually
 from workers_shim.execution import EngineExecutor
 from workers_shim.request import Chunk, Request, RequestError, Usage
 from workers_shim.run import MAX_PAYLOAD, MAX_TEXT
@@ -174,6 +177,41 @@ async def test_an_engine_that_blocks_does_not_delay_the_others(executor: EngineE
 
 
 # --- back-pressure
+
+
+@pytest.mark.parametrize("how", ["removed", "served otherwise"])
+async def test_a_model_that_goes_lets_its_shared_loop_finish_and_leaves_neither_thread_nor_function(
+    executor: EngineExecutor, how: str
+) -> None:
+    go_on, threads = threading.Event(), list[threading.Thread]()
+
+    def make() -> Callable[[Request], AsyncIterator[str]]:
+        async def generate(request: Request) -> AsyncIterator[str]:
+            threads.append(threading.current_thread())
+            yield "a"
+            await asyncio.to_thread(go_on.wait, PATIENCE)
+            yield "b"
+
+        return generate
+
+    generate = make()
+    function = weakref.ref(generate)
+    add(executor, generate, shared_loop=True)
+    add(executor, generate, "the same behind another name", shared_loop=True)
+    del generate
+    executor.remove("the same behind another name")
+    stream = FakeStream()
+    executor.start(assignment(), stream)
+    await asyncio.to_thread(stream.wait_for_items, 1)
+    if how == "removed":
+        executor.remove("m")
+    else:
+        add(executor, yields("c"))
+    go_on.set()
+    await over(stream)
+    assert stream.items == ["a", "b"]
+    await eventually(lambda: not threads[0].is_alive(), PATIENCE)
+    await eventually(lambda: gc.collect() >= 0 and function() is None, PATIENCE)
 
 
 @pytest.mark.parametrize("kind", ["sync", "async", "shared"])
