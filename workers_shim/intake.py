@@ -149,6 +149,8 @@ class Intake:
             _log.debug("consume skipped queue=%s reason=the channel is closing", self._queue(consumer.source).name)
 
     def _ask(self, get: Get) -> None:
+        # Seen with 3.10: when the node of a quorum queue's leader has just died, the answer is 541, and the connection
+        # is closed. It comes back as after any loss, and what runs goes on.
         if self._channel is None:
             return
         name = self._queue(get.source).name
