@@ -9,6 +9,7 @@ WireError
     ├── BrokerRefusedError       it answered, and said no: password, vhost, permission
     ├── NotConnectedError        there is no connection at this moment
     ├── ChannelClosedError       the broker closed the channel (code and text are its own)
+    │   └── QueueDownError       the queue is on a node of the cluster that is down
     ├── QueueFullError           the broker nacked a publish: the queue is at its bound
     ├── UnroutableError          no queue is bound for this routing key
     └── MessageTooLargeError     over the broker's max_message_size; nothing was sent
@@ -61,6 +62,11 @@ class ChannelClosedError(BrokerError):
     def __init__(self, code: int, text: str) -> None:
         super().__init__(f"the broker closed the channel: {code} {text}" if code else f"the channel is closed: {text}")
         self.code = code
+        self.text = text
+
+
+class QueueDownError(ChannelClosedError):
+    """The queue exists, on a node of the cluster that is down: nobody can use it or make another one of its name."""
 
 
 class QueueFullError(BrokerError):

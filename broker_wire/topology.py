@@ -167,15 +167,19 @@ class Topology:
         }
         return Queue(f"{self.prefix}.{name}", self.requests, name, arguments)
 
-    def will_queue(self, worker: str, instance: str) -> Queue:
-        """Holds a worker's obituary; when its connection closes, the broker sends it on to `fleet`."""
+    def will_queue(self, worker: str, instance: str, number: int = 0) -> Queue:
+        """Holds a worker's obituary; when its connection closes, the broker sends it on to `fleet`.
+
+        `number`: another one takes its place when its node of the cluster is down.
+        """
         arguments = {
             "x-message-ttl": 0,
             "x-dead-letter-exchange": self.fleet,
             "x-dead-letter-routing-key": self.fleet_key("obituary", worker),
             "x-expires": _milliseconds(WILL_QUEUE_EXPIRES),
         }
-        return Queue(f"{self.prefix}.will.{instance}", self.control, self.will_key(instance), arguments)
+        life = f"{instance}.{number}" if number else instance
+        return Queue(f"{self.prefix}.will.{life}", self.control, self.will_key(life), arguments)
 
     def reply_queue(self, controller: str) -> Queue:
         """A fresh one after every reconnect, bound with the same key."""

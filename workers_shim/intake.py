@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 
 from broker_wire.amqp import Channel, Delivery, Session, declare_queues
-from broker_wire.errors import ChannelClosedError, NotConnectedError
+from broker_wire.errors import ChannelClosedError, NotConnectedError, QueueDownError
 from broker_wire.topology import Queue, Topology
 from workers_shim.slot_decisions import Action, Cancel, Consume, Consumer, Get, GiveBack, Lease, Role, Source, Start
 from workers_shim.slots import SlotPool
@@ -59,24 +59,36 @@ class Intake:
     # --- channel and queues
 
     async def start(self, session: Session) -> None:
-        """Declare every queue and consume. Raises: BrokerError."""
-        await self._declare(session, self._models)
+        """Declare every queue and consume; one whose node is down is lost until it is back. Raises: BrokerError."""
+        down = await self._declare(session, self._models)
+        sources = self._sources(self._models)
+        self._perform(self.pool.add([source for source in sources if source not in down]))
+        self._perform(self.pool.remove(down))
         self._channel = await session.channel(on_closed=self._closed)
         self._perform(self.pool.opened())
+        for source, error in down.items():
+            _log.warning("queue not consumed queue=%s reason=%s", self._queue(source).name, error)
+            self._on_queue_lost()
 
     async def restore(self, session: Session) -> None:
-        """Declare the queues anew whose consumers the broker ended, and consume them. Raises: BrokerError."""
-        await self._declare(session, self._models)
+        """Declare the queues anew whose consumers the broker ended, and consume them.
+
+        Raises: BrokerError; QueueDownError when all are consumed but those whose node is down.
+        """
+        down = await self._declare(session, self._models)
         if self.open:
-            self._perform(self.pool.add(self._sources(self._models)))
+            self._perform(self.pool.add([each for each in self._sources(self._models) if each not in down]))
+        for error in down.values():
+            raise error
 
     async def add_model(self, model: str, session: Session | None) -> None:
         """Take requests for a model, too; without a session, from the next connection on. Raises: BrokerError."""
         if model not in self._models:
             self._models.append(model)
-        if session is not None:
-            await self._declare(session, [model])
-        self._perform(self.pool.add(self._sources([model])))
+        down = {} if session is None else await self._declare(session, [model])
+        self._perform(self.pool.add([source for source in self._sources([model]) if source not in down]))
+        for error in down.values():
+            raise error
 
     def remove_model(self, model: str) -> None:
         """Take no more requests for a model."""
@@ -183,12 +195,27 @@ class Intake:
             _log.warning("consumer ended by the broker queue=%s", self._queue(consumer.source).name)
             self._on_queue_lost()
 
-    async def _declare(self, session: Session, models: Sequence[str]) -> None:
+    async def _declare(self, session: Session, models: Sequence[str]) -> dict[Source, QueueDownError]:
+        """Returns: those whose node of the cluster is down."""
+        down: dict[Source, QueueDownError] = {}
         for model in models:
-            # Each told by itself: if one of the next fails, it must be known all the same that this one is new.
-            if await declare_queues(session, [self._topology.model_queue(model)]):
-                self._on_made(model)
-        await declare_queues(session, [self._queue(source) for source in self._sources(models)])
+            source = Source(Role.MODEL, model)
+            try:
+                # Each told by itself: if one of the next fails, it must be known all the same that this one is new.
+                if await declare_queues(session, [self._queue(source)]):
+                    self._on_made(model)
+            except QueueDownError as error:
+                down[source] = error
+        others = [source for source in self._sources(models) if source.role is not Role.MODEL]
+        try:
+            await declare_queues(session, [self._queue(source) for source in others])
+        except QueueDownError:
+            for source in others:
+                try:
+                    await declare_queues(session, [self._queue(source)])
+                except QueueDownError as error:
+                    down[source] = error
+        return down
 
     def _sources(self, models: Iterable[str]) -> list[Source]:
         roles = (Role.RESUME, Role.MODEL, Role.OWN)

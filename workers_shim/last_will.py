@@ -10,7 +10,7 @@ from collections.abc import Callable
 
 from broker_wire import codec
 from broker_wire.amqp import Channel, Delivery, Outcome, Session, declare_queues
-from broker_wire.errors import ChannelClosedError, NotConnectedError
+from broker_wire.errors import ChannelClosedError, NotConnectedError, QueueDownError
 from broker_wire.garbage import GarbageBin
 from broker_wire.messages import Obituary
 from broker_wire.topology import Topology
@@ -28,7 +28,10 @@ class LastWill:
         self, topology: Topology, worker: str, instance: str, garbage: GarbageBin, on_closed: Callable[[], None]
     ) -> None:
         self._topology = topology
+        self._worker = worker
+        self._instance = instance
         self._garbage = garbage
+        self._number = 0
         self._queue = topology.will_queue(worker, instance)
         self._obituary = codec.encode(Obituary(worker, instance))
         self._on_closed = on_closed
@@ -51,7 +54,14 @@ class LastWill:
 
     async def start(self, session: Session) -> None:
         """Wait for the obituary on a channel of its own. Raises: BrokerError."""
-        await declare_queues(session, [self._queue])
+        try:
+            await declare_queues(session, [self._queue])
+        except QueueDownError as error:
+            # Nobody else knows its name: another queue will do.
+            self._number += 1
+            self._queue = self._topology.will_queue(self._worker, self._instance, self._number)
+            _log.info("last will goes to another queue queue=%s reason=%s", self._queue.name, error)
+            await declare_queues(session, [self._queue])
         channel = self._consuming
         if channel is None or not channel.open:
             channel = self._consuming = await session.channel(on_closed=self._closed)

@@ -12,7 +12,7 @@ from msgspec import structs
 from broker_wire.amqp.channel import Channel
 from broker_wire.amqp.delivery import QueueState
 from broker_wire.amqp.session import Session
-from broker_wire.errors import ChannelClosedError
+from broker_wire.errors import ChannelClosedError, QueueDownError
 from broker_wire.topology import Queue
 
 _log = logging.getLogger(__name__)
@@ -34,7 +34,8 @@ async def declare_queues(session: Session, queues: Sequence[Queue]) -> set[str]:
     """Every queue and its binding.
 
     Returns: the names that had to be created (of a server-named queue, the server's name).
-    Raises: BrokerError; ChannelClosedError with code 405 when another connection holds an exclusive queue.
+    Raises: BrokerError; ChannelClosedError with code 405 when another connection holds an exclusive queue;
+        QueueDownError.
     """
     declarer = _Declarer(session)
     try:
@@ -102,6 +103,9 @@ class _Declarer:
         try:
             state = await (await self._open()).declare_queue(queue)
         except ChannelClosedError as error:
+            if error.code == NOT_FOUND:
+                # To a declare that creates, the broker says so only of a queue whose node is down.
+                raise QueueDownError(error.code, error.text) from error
             # Between our look and our declare somebody else may have created it with other arguments.
             found = found or (await self._find(queue) if error.code == PRECONDITION_FAILED else None)
             self._tolerate(error, found is not None, f"queue {queue.name}")

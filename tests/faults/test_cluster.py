@@ -65,6 +65,8 @@ async def test_a_node_is_killed(cluster: Cluster, cluster_scene: Scene, record: 
     try:
         if queue_type is QueueType.QUORUM or victim != OF_LEADER:
             await scene.load.until_all_ended()
+            # Whoever has lost the node serves again.
+            await scene.until(lambda status: [worker["free"] for worker in status["workers"]] == [4, 4])
     finally:
         await asyncio.to_thread(node.start)
     exchanges = await scene.finish()
