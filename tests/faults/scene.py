@@ -87,7 +87,7 @@ class Scene:
         return self.load.send(self.controller.url, group, steps=steps, tokens=tokens)
 
     async def bring(self, *, mid_stream: int = 0, starting: int = 0, queued: int = 0, tokens: int = TOKENS) -> None:
-        """Send so many requests of each kind, and wait until each is in its state."""
+        """Send so many requests of each kind, and wait until each is in its state; those in the queue in order."""
         running = (await self.status())["streams"]["running"]
         for _ in range(mid_stream):
             self.send(MID_STREAM, tokens=tokens)
@@ -95,9 +95,10 @@ class Scene:
         for _ in range(starting):
             self.send(STARTING, f"pause:{START_SECONDS:g}", tokens // 2)
         await self.until(lambda status: status["streams"]["running"] == running + mid_stream + starting)
-        for _ in range(queued):
+        for place in range(1, queued + 1):
+            # One by one: what is sent at once may come to the queue in any order.
             self.send(QUEUED, tokens=tokens // 2)
-        await self.until(lambda status: status["streams"]["waiting"] == queued)
+            await self.until(lambda status, place=place: status["streams"]["waiting"] == place)  # type: ignore[misc]
 
     async def until(self, condition: Callable[[Any], bool], within: float = 30.0) -> None:
         """Until `/status` says so. The clients go on reading meanwhile."""
