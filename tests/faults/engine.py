@@ -14,6 +14,7 @@ import argparse
 import hashlib
 import os
 import signal
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -93,7 +94,7 @@ class Engine:
                 os.kill(os.getpid(), signal.SIGKILL)
             if script.raises(index, first_attempt=first_attempt):
                 raise RuntimeError(ENGINE_SAYS)
-            time.sleep(script.block(index, first_attempt=first_attempt))
+            _sleep(script.block(index, first_attempt=first_attempt))
             yield _token(words, index)
         yield Chunk(finish_reason="length", usage=Usage(len(words), count))
 
@@ -120,7 +121,12 @@ def _wait(request: Request, seconds: float) -> None:
     until = time.monotonic() + seconds
     while (left := until - time.monotonic()) > 0:
         request.raise_if_cancelled()
-        time.sleep(min(left, _LOOK_INTERVAL))
+        _sleep(min(left, _LOOK_INTERVAL))
+
+
+def _sleep(seconds: float) -> None:
+    # Not time.sleep: libfaketime takes its wait until a monotonic time for one until a time of the day.
+    threading.Event().wait(seconds)
 
 
 def _prompt_of(request: Request) -> str:

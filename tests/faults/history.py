@@ -31,6 +31,7 @@ class Exchange(Struct, kw_only=True):
         deadline: when the request has to have ended, on the same clock as `sent_at` and the chunks' times.
         status: of HTTP; 0 before it is known.
         errors: the error objects, of the body or in the stream.
+        keepalives: when something came that clients skip: a comment, a bare NUL.
         finished: the protocol's end was seen.
         broken: why the connection ended before the answer did.
         left: the client closed it itself.
@@ -47,6 +48,7 @@ class Exchange(Struct, kw_only=True):
     headers: dict[str, str] = {}
     chunks: list[tuple[float, str]] = field(default_factory=list)
     comments: list[str] = field(default_factory=list)
+    keepalives: list[float] = field(default_factory=list)
     errors: list[dict[str, object]] = field(default_factory=list)
     finished: bool = False
     broken: str = ""

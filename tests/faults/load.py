@@ -25,10 +25,28 @@ DEADLINE = 90.0
 
 
 class Protocol(Enum):
-    """By which surface a client asks; the value is the path."""
+    """By which surface a client asks; the value is the path, and whether the answer streams."""
 
-    OPENAI = "/v1/chat/completions"
-    LLAVA = "/worker_generate_stream"
+    OPENAI = ("/v1/chat/completions", True)
+    COMPLETION = ("/v1/completions", True)
+    WHOLE = ("/v1/chat/completions", False)
+    LLAVA = ("/worker_generate_stream", True)
+    LLAVA_WHOLE = ("/worker_generate", False)
+
+    @property
+    def path(self) -> str:
+        """Where it asks."""
+        return self.value[0]
+
+    @property
+    def streams(self) -> bool:
+        """Whether the answer comes in chunks."""
+        return self.value[1]
+
+    @property
+    def is_llavas(self) -> bool:
+        """Whether bodies and answers are in LLaVA's form."""
+        return self in (Protocol.LLAVA, Protocol.LLAVA_WHOLE)
 
 
 class Client:
@@ -109,20 +127,22 @@ class Client:
             ("x-request-id", self.exchange.id),
             *self._headers.items(),
         ]
-        request = h11.Request(method="POST", target=self._protocol.value, headers=headers)
+        request = h11.Request(method="POST", target=self._protocol.path, headers=headers)
         for event in (request, h11.Data(data=body), h11.EndOfMessage()):
             self._writer.write(http.send(event) or b"")
         await self._writer.drain()
-        parse = self._parse_event if self._protocol is Protocol.OPENAI else self._parse_object
-        end = b"\n\n" if self._protocol is Protocol.OPENAI else b"\0"
+        parse = self._parse_object if self._protocol.is_llavas else self._parse_event
+        end = b"\0" if self._protocol.is_llavas else b"\n\n"
         rest = b""
         async for data in self._data(http, reader):
             *parts, rest = (rest + data).split(end)
             for part in parts:
                 if part:
                     parse(part, time.monotonic())
+                else:
+                    self.exchange.keepalives.append(time.monotonic())
         if rest:
-            self._parse_rejection(rest)
+            self._parse_whole(rest)
 
     async def _connect(self) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
         if self._receive_buffer is None:
@@ -149,21 +169,19 @@ class Client:
 
     def _body(self) -> dict[str, Any]:
         exchange = self.exchange
-        if self._protocol is Protocol.LLAVA:
-            return {
-                "model": self._model,
-                "prompt": exchange.prompt,
-                "max_new_tokens": exchange.tokens,
-                "echo": False,
-            }
-        messages = [{"role": "user", "content": exchange.prompt}]
-        return {"model": self._model, "messages": messages, "max_tokens": exchange.tokens, "stream": True}
+        body: dict[str, Any] = {"model": self._model, "prompt": exchange.prompt}
+        if self._protocol.is_llavas:
+            return body | {"max_new_tokens": exchange.tokens, "echo": False}
+        if self._protocol is not Protocol.COMPLETION:
+            body = {"model": self._model, "messages": [{"role": "user", "content": exchange.prompt}]}
+        return body | {"max_tokens": exchange.tokens, "stream": self._protocol.streams}
 
     def _parse_event(self, event: bytes, now: float) -> None:
         exchange = self.exchange
         for line in event.split(b"\n"):
             if line.startswith(b":"):
                 exchange.comments.append(line[1:].strip().decode())
+                exchange.keepalives.append(now)
             elif line == b"data: [DONE]":
                 exchange.finished = True
             elif line.startswith(b"data: "):
@@ -171,7 +189,7 @@ class Client:
                 if "error" in chunk:
                     exchange.errors.append(chunk["error"])
                 for choice in chunk.get("choices", ()):
-                    if text := choice["delta"].get("content"):
+                    if text := choice.get("text") or choice.get("delta", {}).get("content"):
                         exchange.chunks.append((now, text))
 
     def _parse_object(self, data: bytes, now: float) -> None:
@@ -186,11 +204,16 @@ class Client:
             exchange.chunks.append((now, whole.removeprefix(before)))
         exchange.finished = len(whole) >= len(before) and bool(answer.get("finish_reason"))
 
-    def _parse_rejection(self, body: bytes) -> None:
+    def _parse_whole(self, body: bytes) -> None:
         """The JSON of an answer that is no stream."""
         answer = json.loads(body)
+        if "error_code" in answer:
+            self._parse_object(body, time.monotonic())
         if "error" in answer:
             self.exchange.errors.append(answer["error"])
+        for choice in answer.get("choices", ()):
+            self.exchange.chunks.append((time.monotonic(), choice["message"]["content"]))
+            self.exchange.finished = choice["finish_reason"] is not None
 
 
 class Load:
@@ -201,6 +224,7 @@ class Load:
         self._numbers = itertools.count(1)
         self.clients: list[Client] = []
         self._running: list[asyncio.Task[Exchange]] = []
+        self._arrivals: asyncio.Task[None] | None = None
 
     async def __aenter__(self) -> Self:
         await self._tasks.__aenter__()
@@ -209,6 +233,7 @@ class Load:
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None
     ) -> None:
+        await self.end_arrivals()
         for task in self._running:
             task.cancel()
         await self._tasks.__aexit__(kind, error, tb)
@@ -249,6 +274,22 @@ class Load:
         self.clients.append(client)
         self._running.append(self._tasks.create_task(client.run(), name=exchange.id))
         return client
+
+    def begin_arrivals(self, url: str, group: str, interval: float, tokens: int) -> None:
+        """From now on a new client comes every `interval` seconds, until `end_arrivals`."""
+        self._arrivals = self._tasks.create_task(self._arrive(url, group, interval, tokens), name="arrivals")
+
+    async def end_arrivals(self) -> None:
+        """Nobody else comes."""
+        arrivals, self._arrivals = self._arrivals, None
+        if arrivals is not None:
+            arrivals.cancel()
+            await asyncio.wait([arrivals])
+
+    async def _arrive(self, url: str, group: str, interval: float, tokens: int) -> None:
+        for protocol in itertools.cycle(Protocol):
+            self.send(url, group, tokens=tokens, protocol=protocol)
+            await asyncio.sleep(interval)
 
     async def until_each(self, group: str, condition: Callable[[Exchange], object], within: float = 30.0) -> None:
         """Wait until it is true of every exchange of the group."""

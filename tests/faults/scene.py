@@ -3,6 +3,7 @@
 queued      in the model's queue, for every slot is taken
 starting    at a worker that has not given the first token
 mid-stream  the client has some of the answer
+arriving    sent while it happens, by clients that keep coming
 """
 
 import asyncio
@@ -22,10 +23,12 @@ from tests.faults.settings import settings_of_environment
 from tests.processes import Process, Processes
 from tests.waiting import eventually_sync
 
-QUEUED, STARTING, MID_STREAM = "queued", "starting", "mid-stream"
+QUEUED, STARTING, MID_STREAM, ARRIVING = "queued", "starting", "mid-stream", "arriving"
 PACE = 20.0
 """Tokens a second of each stream."""
 TOKENS = 120
+ARRIVAL_INTERVAL = 0.5
+"""Seconds between two clients of those that keep coming; each wants half a second of a slot."""
 START_SECONDS = 4.0
 """How long an engine takes for the first token of those that are to be starting."""
 
@@ -59,12 +62,22 @@ class Scene:
         broker_urls: Sequence[str] = (),
     ) -> None:
         """One controller and these workers; returns when all are ready. `broker_urls`: of the workers, in order."""
-        self.controller = self.fleet.controller(*self.settings.controller_options(), *controller)
+        self.start_controller(*controller)
         for name, broker_url in itertools.zip_longest(names, broker_urls, fillvalue=""):
             self.start_worker(name, slots, *worker, broker_url=broker_url)
             self.controller.wait_for_workers(*self.workers)
         self.ready_at = time.monotonic()
         eventually_sync(self._is_idle)
+
+    def start_controller(self, *options: str) -> None:
+        """One that the next requests are for; returns when it is ready."""
+        self.controller = self.fleet.controller(*self.settings.controller_options(), *options)
+
+    def kill_controller(self) -> None:
+        """Its clients can be told nothing any more."""
+        for client in self.load.clients:
+            client.exchange.left = True
+        self.controller.process.kill()
 
     def start_worker(self, name: str, slots: int = 4, *options: str, broker_url: str = "") -> Process:
         """Start one that may take the place of an earlier one of its name."""
@@ -100,6 +113,11 @@ class Scene:
             self.send(QUEUED, tokens=tokens // 2)
             await self.until(lambda status, place=place: status["streams"]["waiting"] == place)  # type: ignore[misc]
 
+    def let_clients_arrive(self, controller: RunningController | None = None) -> None:
+        """They keep coming until `finish`, by every protocol in turn."""
+        url = (controller or self.controller).url
+        self.load.begin_arrivals(url, ARRIVING, ARRIVAL_INTERVAL, int(PACE * ARRIVAL_INTERVAL))
+
     async def until(self, condition: Callable[[Any], bool], within: float = 30.0) -> None:
         """Until `/status` says so. The clients go on reading meanwhile."""
 
@@ -119,6 +137,7 @@ class Scene:
 
     async def finish(self) -> list[Exchange]:
         """All answers, when nothing of them is left anywhere."""
+        await self.load.end_arrivals()
         exchanges = await self.load.until_all_ended()
         for exchange in exchanges:
             exchange.starts = starts_of(self._journal, exchange.prompt)

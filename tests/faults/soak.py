@@ -90,7 +90,7 @@ class Soak:
             sent_at=now,
             deadline=now + DEADLINE,
         )
-        protocol = self._clients_chance.choice([Protocol.OPENAI, Protocol.LLAVA])
+        protocol = self._clients_chance.choice(list(Protocol))
         client = Client(controller.url, exchange, protocol, "m", {})
         leaver = None
         if self._clients_chance.random() < 0.1:
