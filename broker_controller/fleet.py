@@ -98,7 +98,7 @@ class Fleet:
         """A worker may die while the broker is away, which then has no last will of it to tell."""
         while True:
             await asyncio.sleep(1.0)
-            if self._unheard and time.monotonic() - self._unheard_since >= SILENCE:
+            if self._unheard and self._gateway.watched() - self._unheard_since >= SILENCE:
                 for record in self._registry.workers():
                     if record.instance in self._unheard:
                         self._lose(Obituary(record.name, record.instance))
@@ -120,7 +120,7 @@ class Fleet:
         if self._listening_since is None:
             self._listening_since = time.monotonic()
         self._unheard = self._live_instances()
-        self._unheard_since = time.monotonic()
+        self._unheard_since = self._gateway.watched()
         self._send_roll_call()
 
     def _live_instances(self) -> set[str]:

@@ -21,6 +21,9 @@ from broker_wire.topology import Queue, Topology
 
 _log = logging.getLogger(__name__)
 
+KNOCK_INTERVAL = 1.0
+"""Seconds between two messages to nobody."""
+
 
 class Links:
     """Both connections. `run` keeps them open; whoever needs to act on a reconnect adds itself to the lists."""
@@ -44,12 +47,14 @@ class Links:
             addresses, name=f"{name} consume", on_connected=self._consumer_up, on_lost=self._consumer_lost
         )
         self._consuming = False
+        self._knocking = False
 
     async def run(self) -> None:
         """Keep both connections open until cancelled."""
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(self._publisher.run(), name="publish connection")
             tasks.create_task(self._consumer.run(), name="consume connection")
+            tasks.create_task(self._knock(), name="knocks")
 
     @property
     def up(self) -> bool:
@@ -151,6 +156,24 @@ class Links:
         except ValueError as error:
             # Keys are made from what workers say of themselves; one that cannot be a key has no queue, either.
             _log.warning("not sent type=%s key=%.80s reason=%s", codec.type_of(message), key, error)
+
+    async def _knock(self) -> None:
+        """Publish a message to nobody again and again: the broker tells of an alarm only whoever publishes.
+
+        Else a controller whose streams all run would not hear of it, and would take their silence for a stall. One is
+        under way at most; without a connection, and while the broker holds publishers back, none.
+        """
+        while True:
+            await asyncio.sleep(KNOCK_INTERVAL)
+            channel = self._sending
+            if channel is None or not channel.open or self.blocked or self._knocking:
+                continue
+            self._knocking = True
+            topology = self.topology
+            channel.publish(topology.control, topology.nobody_key, b"", type="knock", on_outcome=self._knocked)
+
+    def _knocked(self, _: Outcome) -> None:
+        self._knocking = False
 
     def _channel(self) -> Channel:
         if self._sending is None or not self._sending.open:

@@ -225,6 +225,8 @@ class Topology:
         return f"will.{instance}"
 
     all_workers_key = "all"
+    nobody_key = "nobody"
+    """On `control`: no queue is bound with it. A controller sends there to learn whether the broker has an alarm."""
 
     def _request_queue(self, name: str, arguments: dict[str, Any]) -> Queue:
         if self.bounds.type is QueueType.QUORUM:

@@ -2,6 +2,10 @@
 
 While the broker holds publishers back, or is away, nobody can give the sign that a grace time waits for; so the clock
 stands still then, and a little longer, until everybody had a chance to speak again.
+
+The broker tells of an alarm only whoever publishes. A worker whose engines yield publishes all the time, and one that
+has asked has published its question. Of the rest, whose streams are held or complete, the heartbeat every 5 s is soon
+enough: all that it waits for is the grace time of 30 s, and of that an alarm then uses up one heartbeat's interval.
 """
 
 import time
