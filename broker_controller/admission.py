@@ -1,4 +1,5 @@
-"""Whether a model can do what is asked of it, and to which queue a new request goes first. Used by `gateway`."""
+"""What the fleet's words mean for one request: whether its model can do that, to which queue it goes first, and
+whether it has to show progress. Used by `gateway`."""
 
 from collections.abc import Callable
 
@@ -6,6 +7,7 @@ from broker_controller.decisions import Place
 from broker_controller.errors import BadRequestError, ModelNotFoundError, WorkerNotFoundError
 from broker_controller.registry import Registry
 from broker_controller.request_sender import Submission
+from broker_controller.worker_record import WorkerRecord
 from broker_wire.messages import Ability, Operation
 
 NEEDED = {
@@ -48,3 +50,11 @@ def choose_place(
         text = f"request {submission.request_id}: worker {wanted!r} does not serve {submission.model!r}"
         raise ModelNotFoundError(f"{text}; its models: {served}")
     return Place.PINNED, wanted
+
+
+def expects_progress(submission: Submission, worker: WorkerRecord | None) -> bool:
+    """Whether this worker, which runs the request, is stalled when it is silent: not where an answer is one piece."""
+    if submission.operation is Operation.EMBEDDING:
+        return False
+    cards = () if worker is None else worker.models
+    return all(card.streams for card in cards if card.name == submission.model)

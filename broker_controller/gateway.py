@@ -13,7 +13,7 @@ from collections.abc import Callable, Container, Iterable, Iterator, Mapping
 from functools import partial
 from typing import Any
 
-from broker_controller.admission import check_ability, choose_place
+from broker_controller.admission import check_ability, choose_place, expects_progress
 from broker_controller.decisions import Action, Broadcast, GiveUp, Limits, Place, Publish, Stage, Tell
 from broker_controller.errors import (
     BrokerUnavailableError,
@@ -280,7 +280,7 @@ class Gateway:
 
     def _sweep_one(self, stream: GenerationStream, now: float, watched: float, served: dict[str, bool]) -> None:
         life = stream.life
-        if stream.paused:
+        if stream.paused or not expects_progress(self._requests[life.stream], self._registry.get(life.worker)):
             life.note_alive(watched)
         is_empty = life.model in self._empty_queues()
         self.carry_out(

@@ -205,7 +205,7 @@ class RequestLife:
         self._last_progress = watched
 
     def note_alive(self, watched: float) -> None:
-        """Its engine is held for the sake of a slow client: no progress is expected."""
+        """No progress is expected: its engine is held for the sake of a slow client, or answers in one piece."""
         self._last_progress = watched
 
     def missing(self) -> Tell:

@@ -4,7 +4,8 @@ Made by `worker`, used by `execution` and `run`.
 """
 
 import inspect
-from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Iterator, Sequence
+from typing import Any
 
 from msgspec import Struct
 
@@ -12,8 +13,11 @@ from broker_wire.messages import Ability, ModelCard, ResumeMode
 from broker_wire.topology import check_model_name
 from workers_shim.request import Chunk, Request
 
-GenerateFunction = Callable[[Request], Iterable[str | Chunk] | AsyncIterator[str | Chunk]]
-"""What a user writes: a generator function, plain or asynchronous."""
+Answer = str | Chunk
+
+GenerateFunction = Callable[[Request], Iterable[Answer] | AsyncIterator[Answer] | Answer | Coroutine[Any, Any, Answer]]
+"""What a user writes: a generator function, plain or asynchronous; of a model that does not stream also one that
+returns its answer."""
 
 
 ResumeChoice = str | Callable[[Request], str]
@@ -42,19 +46,31 @@ class ServedModel(Struct, frozen=True):
     def chunks(self, request: Request) -> Iterator[str | Chunk] | AsyncIterator[str | Chunk]:
         """Call the function.
 
-        Raises: TypeError, when it is no generator; whatever it raises itself.
+        Raises: TypeError, when it is no generator, and the model streams; whatever it raises itself.
         """
         items = self.generate(request)
         if isinstance(items, AsyncIterator):
             return items
         if inspect.iscoroutine(items):
+            if not self.card.streams:
+                return _once(items)
             items.close()
-            raise TypeError(f"the function of model {self.name!r} has to yield its chunks, not to return them")
+            raise self._has_to_yield()
+        if isinstance(items, str | Chunk) and not self.card.streams and not self.shared_loop:
+            return iter([items])
         if isinstance(items, str) or not isinstance(items, Iterable):
-            raise TypeError(f"the function of model {self.name!r} has to yield its chunks, not to return them")
+            raise self._has_to_yield()
         if self.shared_loop:
             raise TypeError(f"model {self.name!r} has shared_loop=True: its function has to be an async generator")
         return iter(items)
+
+    def _has_to_yield(self) -> TypeError:
+        text = f"the function of model {self.name!r} has to yield its chunks, not to return them"
+        return TypeError(text if not self.card.streams else f"{text}; one that returns its answer has streams=False")
+
+
+async def _once(answer: Coroutine[Any, Any, Answer]) -> AsyncIterator[Answer]:
+    yield await answer
 
 
 def serve(
@@ -65,6 +81,7 @@ def serve(
     context_length: int | None,
     resume: ResumeChoice,
     shared_loop: bool,
+    streams: bool = True,
 ) -> ServedModel:
     """Check what a user says of a model.
 
@@ -82,5 +99,5 @@ def serve(
         raise ValueError(f"context_length of model {name!r} has to be at least 1, not {context_length}")
     if shared_loop and inspect.isgeneratorfunction(generate):
         raise ValueError(f"model {name!r} has shared_loop=True: its function has to be an async generator")
-    card = ModelCard(name, tuple(Ability(ability) for ability in abilities), context_length)
+    card = ModelCard(name, tuple(Ability(ability) for ability in abilities), context_length, streams)
     return ServedModel(card, generate, resume if callable(resume) else ResumeMode(resume), shared_loop)

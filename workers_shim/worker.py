@@ -106,6 +106,7 @@ class Worker:
         context_length: int | None = None,
         resume: ResumeChoice = "never",
         shared_loop: bool = False,
+        streams: bool = True,
     ) -> Callable[[GenerateFunction], GenerateFunction]:
         """Decorate the generator function that serves a model; the arguments are `add_model`'s."""
 
@@ -117,6 +118,7 @@ class Worker:
                 context_length=context_length,
                 resume=resume,
                 shared_loop=shared_loop,
+                streams=streams,
             )
             return generate
 
@@ -131,6 +133,7 @@ class Worker:
         context_length: int | None = None,
         resume: ResumeChoice = "never",
         shared_loop: bool = False,
+        streams: bool = True,
     ) -> None:
         """Serve a model, from now on if the worker is live. Called from any thread.
 
@@ -144,6 +147,8 @@ class Worker:
                 `generate` yields what follows `Request.resume_text`. Or a function that says one of these of a request.
             shared_loop: all streams share one event loop, for an asynchronous generator that never blocks. Otherwise
                 each has a slot's thread, and may block.
+            streams: False for a function whose answer comes in one piece, yielded or returned, after however long: it
+                is never taken for stalled.
 
         Raises: ValueError with a sentence; TimeoutError when the broker does not take it.
         """
@@ -154,6 +159,7 @@ class Worker:
             context_length=context_length,
             resume=resume,
             shared_loop=shared_loop,
+            streams=streams,
         )
         self._executor.add(served)
         self._change(lambda session: session.add_model(served.card))

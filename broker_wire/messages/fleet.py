@@ -24,11 +24,17 @@ class WorkerState(StrEnum):
 
 
 class ModelCard(Struct, frozen=True, omit_defaults=True):
-    """One model that a worker serves. `context_length` is in tokens; None where the engine does not say."""
+    """One model that a worker serves.
+
+    Attributes:
+        context_length: in tokens; None where the engine does not say.
+        streams: its answers come in pieces. One that comes in one piece may take as long as its deadline allows.
+    """
 
     name: str
     abilities: tuple[Ability, ...] = (Ability.CHAT, Ability.COMPLETION)
     context_length: int | None = None
+    streams: bool = True
 
 
 class Load(Struct, frozen=True, omit_defaults=True):

@@ -120,9 +120,10 @@ class HandWorker:
         """Send a batch."""
         self.publish(self._topology.replies, controller, Batch(self.instance, list(frames)), mandatory=True)
 
-    def announce(self, **fields: object) -> None:
+    def announce(self, *, streams: bool = True, **fields: object) -> None:
         """Say who it is."""
-        message = Announce(self.name, self.instance, models=(ModelCard(self._model),), **fields)  # type: ignore[arg-type]
+        models = (ModelCard(self._model, streams=streams),)
+        message = Announce(self.name, self.instance, models=models, **fields)  # type: ignore[arg-type]
         self.say(message)
 
     def say(self, message: FleetMessage) -> None:

@@ -87,6 +87,26 @@ async def test_a_worker_whose_id_cannot_be_a_routing_key_harms_nobody(broker_url
         assert (moved.stream, moved.ask_first) == (request.stream, True)
 
 
+async def test_an_answer_in_one_piece_may_take_longer_than_a_first_token(
+    broker_url: str, topology: Topology, eventually: Eventually
+) -> None:
+    async with (
+        running_service(broker_url, topology, limits=Limits(first_token=0.5)) as service,
+        HandWorker(broker_url, topology, "w1", "m") as hand,
+    ):
+        await hand.consume("model", "resume")
+        hand.announce(first=True, streams=False)
+        await eventually(lambda: service.controller.list_models() == ["m"])
+        stream = await service.gateway.submit(submission())
+        request, _ = await hand.take()
+        hand.reply(request.controller, Started(request.stream, 1, "w1", hand.instance))
+        assert await stream.wait_started(15)
+        assert not await stream.wait(2.5)
+        hand.reply(request.controller, Texts(request.stream, 1, 0, ["all of it"]), End(request.stream, 1, 1))
+        assert await read_all(stream) == ["all of it", End(request.stream, 1, 1)]
+        assert stream.life.attempt == 1
+
+
 async def test_a_worker_that_takes_a_slow_readers_stream_over_is_held_too(broker_url: str, topology: Topology) -> None:
     async with (
         running_service(broker_url, topology) as service,

@@ -503,6 +503,31 @@ async def test_an_async_function_that_returns_says_so(executor: EngineExecutor) 
     assert "has to yield its chunks" in (await answer(executor, generate)).failure[1]
 
 
+def returns(request: Request) -> str:
+    return "all of it"
+
+
+async def returns_later(request: Request) -> Chunk:
+    await asyncio.sleep(0)
+    return Chunk("all of it", finish_reason="length")
+
+
+def yields_once(request: Request) -> Iterator[str]:
+    yield "all of it"
+
+
+@pytest.mark.parametrize("generate", [returns, returns_later, yields_once])
+async def test_a_model_that_does_not_stream_may_return_its_answer(executor: EngineExecutor, generate: Any) -> None:
+    stream = await answer(executor, generate, streams=False)
+
+    assert stream.text == "all of it"
+    assert stream.last_words == [("end", "length" if generate is returns_later else "stop", None)]
+
+
+async def test_an_answer_that_is_returned_may_be_awaited_on_the_shared_loop(executor: EngineExecutor) -> None:
+    assert (await answer(executor, returns_later, streams=False, shared_loop=True)).text == "all of it"
+
+
 async def test_an_error_while_closing_does_not_hide_how_the_request_ended(
     executor: EngineExecutor, caplog: pytest.LogCaptureFixture
 ) -> None:

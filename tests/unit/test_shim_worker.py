@@ -21,6 +21,14 @@ async def aabc(request: Request):  # type: ignore[no-untyped-def]
     yield "a"
 
 
+def test_a_model_that_does_not_stream_tells_the_fleet_so() -> None:
+    worker = Worker()
+    worker.model("whole", streams=False)(abc)
+    worker.model("pieces")(abc)
+
+    assert [(card.name, card.streams) for card in worker.models] == [("whole", False), ("pieces", True)]
+
+
 async def start(worker: Worker) -> "asyncio.Task[LeaveReason]":
     serving = asyncio.create_task(worker.serve())
     await asyncio.sleep(0)
