@@ -108,6 +108,14 @@ class HandWorker:
         delivery = await asyncio.wait_for(self.deliveries.get(), WITHIN)
         return codec.decode_request(delivery.body, delivery.content_type), delivery
 
+    async def comes_nothing(self, within: float) -> bool:
+        """No request, for so many seconds."""
+        try:
+            await asyncio.wait_for(self.deliveries.get(), within)
+        except TimeoutError:
+            return True
+        return False
+
     async def told(self, kind: type[ControlMessage]) -> ControlMessage:
         """The next control message of this kind; others before it are passed over."""
         async with asyncio.timeout(WITHIN):

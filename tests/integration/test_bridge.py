@@ -8,6 +8,7 @@ import httpx
 import pytest
 
 from broker_controller.amqp_probe import free_port
+from broker_controller.decisions import Limits
 from broker_controller.errors import AddressRefusedError, EngineError, EngineRefusedError, WorkerLostError
 from broker_wire.messages import Operation, Usage
 from tests.integration.bridging import BridgingController, read_all
@@ -275,6 +276,20 @@ async def test_signs_of_life_are_no_text(controller: BridgingController, llava: 
     )
 
     assert received.text == " one two"
+
+
+async def test_signs_of_life_keep_a_stream_where_it_is_for_longer_than_a_first_token_may_take(
+    broker_url: str, prefix: str, peers: Peers, eventually: Eventually
+) -> None:
+    async with BridgingController(broker_url, prefix, limits=Limits(first_token=2.0)).running() as controller:
+        url, _ = peers.start("llava", "--pause", "0.5")
+        await registered(controller, url, eventually)
+        said = f"SAY {'!ping ' * 10}one|"
+
+        stream = await controller.ask(Operation.LLAVA, body(prompt=said, stop="###"))
+
+        assert (await read_all(stream)).text.strip() == "one"
+        assert stream.life.attempt == 1
 
 
 async def test_an_address_outside_the_allowed_networks_is_refused_and_not_called(

@@ -445,6 +445,15 @@ def test_a_stream_without_progress_moves() -> None:
     ]
 
 
+def test_a_stall_is_no_death() -> None:
+    life = running_life(text="ab")
+    for number in range(1, 5):
+        now = NOW + 11 * number
+        life.sweep(now, now, has_worker=True)
+        assert life.stage is Stage.WAITING
+        assert the_go(life.on_ask(ask(f"i{number + 1}", life.attempt), now, now)).apart == 0
+
+
 def test_a_stream_that_nobody_takes_up_is_sent_again_less_and_less_often() -> None:
     life = running_life(text="a", between_tokens=10.0)
     life.sweep(NOW + 11, NOW + 11, has_worker=True)
