@@ -8,12 +8,14 @@ arriving    sent while it happens, by clients that keep coming
 
 import asyncio
 import itertools
+import json
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 from broker_controller.private_node import PrivateNode
+from broker_wire.topology import Topology
 from tests.acceptance.fleet import Fleet, RunningController
 from tests.faults import leftovers
 from tests.faults.engine import starts_of
@@ -152,6 +154,11 @@ class Scene:
     def starts(self, exchange: Exchange) -> list[tuple[float, str]]:
         """When which worker's engine began with it, so far."""
         return starts_of(self._journal, exchange.prompt)
+
+    def reply_queues(self) -> int:
+        """How many queues the broker puts replies into."""
+        listed = json.loads(self.node.rabbitmqctl("list_bindings", "source_name", "--formatter", "json"))
+        return sum(binding["source_name"] == Topology(self._prefix).replies for binding in listed)
 
     def _is_idle(self) -> bool:
         self._before = self._count()

@@ -11,7 +11,7 @@ from tests.faults.conftest import Record
 from tests.faults.history import Exchange, Verdict, judge
 from tests.faults.scene import QUEUED, Scene
 from tests.integration.amqp_harness import Proxy
-from tests.waiting import eventually
+from tests.waiting import eventually, eventually_sync
 
 QUIET = 1.5
 """Seconds without a token after which a cable is known to be dead; below every stall limit."""
@@ -107,6 +107,20 @@ async def test_a_controller_that_returns_goes_on_with_its_streams(
     record(f"controller's network {how}", exchanges, scene.fault_at)
     assert all_complete(exchanges)
     # Of what waited there may be two copies, for its answers had nowhere to go; what ran is not begun again.
+    assert all(len(exchange.starts) == 1 for exchange in exchanges if exchange.group != QUEUED)
+
+
+async def test_a_controller_that_is_back_beside_its_old_queue(scene: Scene, cable: Proxy, record: Record) -> None:
+    await asyncio.to_thread(scene.start, "w1", "w2", controller=("--broker-url", cable.url))
+    await scene.bring(mid_stream=4, starting=4, queued=4)
+    scene.fault()
+    cable.half_open()
+    # Until the broker misses the heartbeats of the old one: every reply is routed, whoever reads it.
+    await asyncio.to_thread(eventually_sync, lambda: scene.reply_queues() == 2)
+    assert any(exchange.ended_at is None for exchange in scene.load.exchanges)
+    exchanges = await scene.finish()
+    record("controller's network half-open", exchanges, scene.fault_at)
+    assert all_complete(exchanges)
     assert all(len(exchange.starts) == 1 for exchange in exchanges if exchange.group != QUEUED)
 
 

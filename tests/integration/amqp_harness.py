@@ -86,6 +86,7 @@ class Proxy:
         self._port = 0
         self._tasks: set[asyncio.Task[None]] = set()
         self._clients: set[asyncio.StreamWriter] = set()
+        self._half_open: set[asyncio.StreamWriter] = set()
         self._flows = asyncio.Event()
         self._flows.set()
         self.accepted = 0
@@ -112,6 +113,11 @@ class Proxy:
         """Reset every connection."""
         for writer in self._clients:
             writer.transport.abort()
+
+    def half_open(self) -> None:
+        """Reset every connection, and let the broker go on as if its peer were only silent."""
+        self._half_open |= self._clients
+        self.cut()
 
     def freeze(self) -> None:
         """Take bytes from nobody; the connections stay."""
@@ -145,13 +151,14 @@ class Proxy:
         try:
             upstream_reader, upstream = await asyncio.open_connection(self._broker.hostname, self._broker.port or 5672)
             async with asyncio.TaskGroup() as pumps:
-                pumps.create_task(self._pump(reader, upstream))
+                pumps.create_task(self._pump_up(reader, upstream, writer))
                 pumps.create_task(self._pump(upstream_reader, writer))
         except (OSError, ExceptionGroup, asyncio.CancelledError):
             # A cut or the end of the test: both sides go below.
             pass
         finally:
             self._clients.discard(writer)
+            self._half_open.discard(writer)
             self._tasks.discard(task)
             for end in (writer, upstream):
                 if end is not None:
@@ -159,9 +166,27 @@ class Proxy:
                     with contextlib.suppress(OSError):
                         await end.wait_closed()
 
+    async def _pump_up(
+        self, reader: asyncio.StreamReader, upstream: asyncio.StreamWriter, client: asyncio.StreamWriter
+    ) -> None:
+        try:
+            await self._pump(reader, upstream)
+        except OSError:
+            if client not in self._half_open:
+                raise
+            # The broker's own end comes when it misses the heartbeats, or with the test's.
+            await asyncio.Event().wait()
+
     async def _pump(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         while data := await reader.read(65536):
             await self._flows.wait()
+            if writer in self._half_open:
+                continue
             writer.write(data)
-            await writer.drain()
+            try:
+                await writer.drain()
+            except OSError:
+                # Cut while it was written: what comes after it goes nowhere.
+                if writer not in self._half_open:
+                    raise
         raise ConnectionResetError("one side hung up")
