@@ -21,6 +21,7 @@ from broker_wire.messages import (
     Texts,
 )
 from broker_wire.topology import QueueBounds, Topology
+from tests.integration.amqp_harness import Proxy
 from tests.integration.hand_worker import HandWorker
 from tests.integration.test_gateway import read_all, running_service, submission
 from tests.waiting import Eventually
@@ -70,6 +71,35 @@ async def test_a_pinned_request_ends_soon_after_its_worker_has_left(
         hand.say(Goodbye("w1", hand.instance))
         with pytest.raises(WorkerNotFoundError, match="'w1' has left"):
             await read_all(stream)
+
+
+async def test_after_a_reconnect_a_stream_that_no_worker_holds_any_more_is_dispatched_again(
+    broker_url: str, topology: Topology
+) -> None:
+    async with (
+        Proxy(broker_url) as cable,
+        running_service(cable.url, topology, limits=Limits(between_tokens=600, grace=0.5)) as service,
+        HandWorker(broker_url, topology, "w1", "m") as dying,
+        HandWorker(broker_url, topology, "w2", "m") as other,
+    ):
+        await dying.consume("model")
+        stream = await service.gateway.submit(submission())
+        request, delivery = await dying.take()
+        dying.reply(request.controller, Started(request.stream, 1, "w1", dying.instance))
+        dying.reply(request.controller, Texts(request.stream, 1, 0, ["a", "b"]))
+        assert await stream.wait(15)
+        # It leaves neither a copy nor an obituary: only its want of an answer can tell.
+        dying.ack(delivery)
+        await dying.die()
+        other.announce(first=True)
+        await other.consume("model", "resume")
+        cable.cut()
+        moved, _ = await other.take()
+        assert (moved.stream, moved.attempt, moved.ask_first) == (request.stream, 2, True)
+        other.reply(moved.controller, Ask(moved.stream, 2, "w2", other.instance))
+        go = await other.told(Go)
+        assert isinstance(go, Go)
+        assert (go.next_seq, go.text) == (2, "ab")
 
 
 async def test_a_worker_whose_id_cannot_be_a_routing_key_harms_nobody(broker_url: str, topology: Topology) -> None:
