@@ -141,6 +141,25 @@ async def test_a_pinned_request_that_must_run_apart_waits_for_its_turn_however_l
         assert assignment.generate == pinned
 
 
+async def test_of_two_suspects_of_different_controllers_one_runs_and_the_other_is_given_back(
+    controller: ControllerDouble, broker_url: str
+) -> None:
+    async with (
+        ControllerDouble(broker_url, controller.topology, "c2") as second,
+        announced_worker(controller, broker_url, HandExecutor()) as worker,
+    ):
+        mine, others = await asked(controller), await asked(second)
+        await controller.tell(worker.instance, Go("c1", mine.stream, 2, apart=60.0))
+        assignment, _ = await worker.executor.next()
+        assert assignment.generate == mine
+        await second.tell(worker.instance, Go("c2", others.stream, 2, apart=60.0))
+        assert await second.frame(GivenBack) == GivenBack(others.stream, 2)
+        assert worker.executor.idle
+        # It is in its queue again, and asks anew; no other controller has heard of it.
+        await second.frame(Ask, others.stream, count=2)
+        assert controller.seen(GivenBack) == []
+
+
 async def test_a_worker_that_leaves_stays_until_its_last_answers_are_fetched(
     controller: ControllerDouble, broker_url: str
 ) -> None:

@@ -9,13 +9,15 @@ from broker_controller.address_guard import LOOPBACK
 from broker_controller.cli import _service_config, main
 from broker_controller.dispatch import DispatchMethod
 from broker_controller.local_broker import BrokerChoice, RunningBroker
+from broker_controller.service import ControllerService
 from broker_controller.settings import ENVIRONMENT_PREFIX, ModelSeconds, SettingError, Settings, parse
-from broker_wire.topology import QueueType
+from broker_wire.topology import QueueBounds, QueueType
 
 
 def test_without_anything_the_defaults_hold() -> None:
     assert parse([], {}) == Settings()
     assert Settings().allow_http_workers == LOOPBACK
+    assert Settings().http_worker_slots == 5
 
 
 OPTIONS = [
@@ -67,6 +69,15 @@ def test_an_empty_address_of_the_broker_is_one_not_given() -> None:
     assert parse(["--broker-url", ""], {}).broker_url is None
     assert parse(["--broker-url", ""], {"AMQP_URL": "amqp://a"}).broker_url == "amqp://a"
     assert parse(["--broker-url", ""], {"BROKER_CONTROLLER_BROKER_URL": "amqp://b"}).broker_url == "amqp://b"
+
+
+def test_the_queues_bounds_and_the_slots_of_http_workers_reach_the_service() -> None:
+    settings = parse(["--queue-limit", "7", "--queue-type", "quorum", "--http-worker-slots", "2"], {})
+    config = _service_config(settings, RunningBroker("amqp://b", BrokerChoice.GIVEN))
+    assert config.bounds == QueueBounds(max_length=7, type=QueueType.QUORUM)
+    assert config.http_worker_slots == 2
+    bridge = ControllerService(config).bridges._config
+    assert (bridge.bounds, bridge.slots) == (config.bounds, 2)
 
 
 def test_the_times_that_requests_wait_reach_the_gateway() -> None:

@@ -5,6 +5,7 @@ import pytest
 from broker_wire.errors import NameRefusedError
 from broker_wire.topology import (
     MAX_NAME_BYTES,
+    Queue,
     QueueBounds,
     QueueType,
     Topology,
@@ -101,3 +102,60 @@ def test_replicated_queues_are_a_setting_and_count_no_deliveries() -> None:
     assert arguments["x-queue-type"] == "quorum"
     assert arguments["x-delivery-limit"] == -1
     assert "x-queue-type" not in Topology().model_queue("m").arguments
+
+
+A_DAY, A_MINUTE, FIVE_MINUTES = 86_400_000, 60_000, 300_000
+"""Milliseconds, as the broker takes them."""
+
+
+@pytest.mark.parametrize(
+    ("queue", "arguments", "exclusive"),
+    [
+        (
+            Topology().model_queue("m"),
+            {
+                "x-max-length": 2_000,
+                "x-max-length-bytes": 268_435_456,
+                "x-overflow": "reject-publish",
+                "x-expires": FIVE_MINUTES,
+                "x-consumer-timeout": A_DAY,
+            },
+            False,
+        ),
+        (Topology().resume_queue("m"), {"x-expires": FIVE_MINUTES, "x-consumer-timeout": A_DAY}, False),
+        (
+            Topology().own_queue("w", "m"),
+            {
+                "x-message-ttl": 0,
+                "x-dead-letter-exchange": "bc.requests",
+                "x-dead-letter-routing-key": "model.m",
+                "x-expires": A_MINUTE,
+                "x-consumer-timeout": A_DAY,
+            },
+            False,
+        ),
+        (Topology().pinned_queue("w"), {"x-expires": A_MINUTE, "x-consumer-timeout": A_DAY}, False),
+        (
+            Topology().will_queue("w", "i"),
+            {
+                "x-message-ttl": 0,
+                "x-dead-letter-exchange": "bc.fleet",
+                "x-dead-letter-routing-key": "obituary.w",
+                "x-expires": A_MINUTE,
+            },
+            False,
+        ),
+        (
+            Topology().reply_queue("c"),
+            {"x-max-length": 50_000, "x-overflow": "drop-head", "x-expires": A_MINUTE},
+            True,
+        ),
+        (Topology().controller_fleet_queue(), {"x-max-length": 50_000}, True),
+        (Topology().worker_control_queue("i"), {"x-max-length": 20_000}, True),
+        (Topology().bridge_queue("http://h:1"), {"x-max-length": 1}, True),
+    ],
+    ids=["model", "resume", "own", "pinned", "will", "replies", "fleet", "control", "bridge"],
+)
+def test_what_each_queue_is_declared_with(queue: Queue, arguments: dict[str, object], exclusive: bool) -> None:
+    assert queue.arguments == arguments
+    assert queue.exclusive is exclusive
