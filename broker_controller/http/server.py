@@ -15,7 +15,6 @@ from pathlib import Path
 import uvicorn
 from starlette.types import ASGIApp
 
-from broker_controller.errors import ShuttingDownError
 from broker_controller.gateway import Gateway
 from broker_controller.http.connection import BoundedConnection
 
@@ -168,6 +167,4 @@ class Server(uvicorn.Server):
         streams = list(self._gateway.streams.values())
         _log.warning("answers cut off, the time to drain is up streams=%d", len(streams))
         for stream in streams:
-            error = ShuttingDownError(f"request {stream.request_id}: this controller has shut down; ask another one")
-            stream.cancel()
-            stream.fail(error)
+            self._gateway.shut_down(stream)
