@@ -113,18 +113,23 @@ async def test_a_worker_that_takes_a_slow_readers_stream_over_is_held_too(broker
         assert await second.told(Pause) == Pause(service.controller_id, request.stream)
 
 
-async def test_frames_whose_started_was_lost_count_as_a_start(broker_url: str, topology: Topology) -> None:
+async def test_frames_whose_started_was_lost_count_as_a_start(
+    broker_url: str, topology: Topology, eventually: Eventually
+) -> None:
     async with (
         running_service(broker_url, topology) as service,
         HandWorker(broker_url, topology, "w1", "m") as hand,
     ):
         await hand.consume("model")
+        hand.announce(first=True)
+        await eventually(lambda: service.controller.list_models() == ["m"])
         service.gateway.watched.stop()
         stream = await service.gateway.submit(submission())
         request, _ = await hand.take()
         hand.reply(request.controller, Texts(request.stream, 1, 0, ["a"]))
         assert await stream.wait_started(15)
         assert stream.start is not None
+        assert stream.start.worker == "w1"
         assert stream.start.queue_seconds >= 0
         hand.reply(request.controller, End(request.stream, 1, 1))
         assert (await read_all(stream))[0] == "a"
