@@ -85,6 +85,7 @@ async def test_a_deadline_passes_in_every_state(scene: Scene, record: Record) ->
         assert [error["code"] for error in exchange.errors] == ["deadline_exceeded"]
         assert re.search(place, str(exchange.error["message"]))
     assert queued.status == 504
+    assert int(queued.headers["retry-after"]) > 1
     # A ghost of it would begin as soon as a slot is free.
     assert queued.starts == []
 

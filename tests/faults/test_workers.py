@@ -1,6 +1,7 @@
 """A worker dies, freezes, blocks, leaves: its streams go on elsewhere, each exactly once, and nobody else notices."""
 
 import asyncio
+import re
 import signal
 import time
 from itertools import pairwise
@@ -131,7 +132,11 @@ async def test_one_poison_among_ten(scene: Scene, record: Record, controllers: i
     exchanges = await scene.finish()
     record(f"a poison among ten, {controllers} controllers", exchanges, scene.fault_at)
     assert [error["code"] for error in poison.errors] == ["killed_workers"]
-    assert "3 workers died" in str(poison.error["message"])
+    died = re.search(r"workers (\w+), (\w+), (\w+) died", str(poison.error["message"]))
+    assert died is not None
+    # In the order in which they ran it; not all that ran it are charged, and the last one may live.
+    ran = iter(poison.workers)
+    assert all(name in ran for name in died.groups()), (died.groups(), poison.workers)
     beside = of_group(exchanges, "beside it")
     assert (len(beside), all_complete(beside)) == (9, True)
 
