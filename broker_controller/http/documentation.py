@@ -5,6 +5,21 @@ The schemas name the usual fields; whatever else a client sends reaches the engi
 
 from typing import Any
 
+import msgspec
+
+from broker_controller.error_docs import EXAMPLES
+from broker_controller.errors import (
+    BadRequestError,
+    BrokerUnavailableError,
+    DeadlineError,
+    ModelNotFoundError,
+    QueueFullError,
+    RequestTooLargeError,
+    WorkerLostError,
+    meaning_of,
+)
+from broker_controller.http.errors import openai_error
+
 Operation = dict[str, Any]
 
 _MODEL = "smollm2-135m-instruct"
@@ -57,32 +72,21 @@ def _openai_errors(*statuses: int) -> dict[str, Any]:
     return {str(status): _json_answer(*_OPENAI_ERRORS[status]) for status in statuses}
 
 
-def _openai_error(message: str, kind: str, code: str) -> dict[str, Any]:
-    return {"error": {"message": message, "type": kind, "param": None, "code": code}}
-
-
+_EXAMPLES = {type(example): example for example in EXAMPLES}
 _OPENAI_ERRORS: dict[int, tuple[str, Any]] = {
-    400: (
-        "The request is wrong",
-        _openai_error("object missing required field `model`", "invalid_request_error", "invalid_request"),
-    ),
-    404: (
-        "No worker serves the model",
-        _openai_error(
-            f"no worker serves the model 'gpt'; served now: {_MODEL}", "invalid_request_error", "model_not_found"
-        ),
-    ),
-    413: (
-        "The body is too large",
-        _openai_error("the body has too many bytes", "invalid_request_error", "request_too_large"),
-    ),
-    429: ("Too many requests wait", _openai_error("the queue is full", "rate_limit_error", "queue_full")),
-    502: ("The worker was lost", _openai_error("the worker was lost", "server_error", "worker_lost")),
-    503: (
-        "The broker cannot be used now",
-        _openai_error("no broker answers", "server_error", "broker_unavailable"),
-    ),
-    504: ("It was not done in time", _openai_error("the time is up", "server_error", "deadline_exceeded")),
+    meaning_of(_EXAMPLES[kind]).status: (
+        (kind.__doc__ or "").strip(),
+        msgspec.json.decode(openai_error(_EXAMPLES[kind])),
+    )
+    for kind in (
+        BadRequestError,
+        ModelNotFoundError,
+        RequestTooLargeError,
+        QueueFullError,
+        WorkerLostError,
+        BrokerUnavailableError,
+        DeadlineError,
+    )
 }
 _BAD_REQUEST = {
     "400": _json_answer("The request is wrong", {"detail": "the body of the request is not JSON"}),
@@ -366,7 +370,16 @@ STATUS = {
                 "workers": [{"name": "gpu-1", "state": "ready", "slots": 4, "free": 3, "running": 1}],
                 "http_workers": [{"worker": "http://10.0.0.7:21002", "state": "bridging", "models": ["llava"]}],
                 "models": [{"name": _MODEL, "workers": 1, "slots": 4, "free": 3, "queue_length": 0}],
-                "streams": {"running": 1, "waiting": 0, "finished": 17, "failed": 0, "inflight_bytes": 812},
+                "streams": {
+                    "running": 1,
+                    "waiting": 1,
+                    "finished": 17,
+                    "failed": 0,
+                    "inflight_bytes": 812,
+                    "waiting_requests": [
+                        {"request_id": "4f1c", "model": _MODEL, "place": 1, "of": 1, "forecast_seconds": 2.5}
+                    ],
+                },
                 "garbage": {},
                 "process": {"tasks": 21, "open_files": 17, "threads": 2, "resident_bytes": 61440000},
             },

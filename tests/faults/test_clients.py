@@ -4,7 +4,6 @@ import asyncio
 import re
 import time
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import httpx
@@ -23,8 +22,6 @@ UNREAD = 60.0
 UNREAD_AT_MOST = 240.0
 STILL = 2.0
 """Seconds; in so many an engine that is not held makes a megabyte."""
-FLAT = 64 * 1024 * 1024
-"""Bytes by which a controller may grow, whatever its clients do."""
 
 
 @pytest.mark.parametrize(("name", "how"), [("leaves", Client.leave), ("half-closes", Client.half_close)])
@@ -100,32 +97,12 @@ async def test_a_deadline_passes_in_every_state(scene: Scene, record: Record) ->
         assert [error["code"] for error in exchange.errors] == ["deadline_exceeded"]
         assert re.search(place, str(exchange.error["message"]))
     assert queued.status == 504
+    assert int(queued.headers["retry-after"]) > 1
     # A ghost of it would begin as soon as a slot is free.
     assert queued.starts == []
 
 
-async def test_more_come_at_once_than_may_wait(scene: Scene, record: Record) -> None:
-    limit = 500
-    bounds = ("--queue-limit", str(limit))
-    scene.start("w1", "w2", controller=bounds, worker=("--tokens-per-second", "50", *bounds))
-    before = resident_bytes(scene)
-    scene.fault()
-    for _ in range(2000):
-        scene.send("all at once", tokens=5)
-    exchanges = await scene.finish()
-    record("2,000 at once, 8 slots, 500 may wait", exchanges, scene.fault_at)
-    grown = resident_bytes(scene) - before
-    print(f"the controller grew by {grown / 2**20:.1f} MiB")
-    refused = [exchange for exchange in exchanges if exchange.errors]
-    assert refused
-    assert len(exchanges) - len(refused) >= limit
-    assert all((exchange.status, exchange.error["code"]) == (429, "queue_full") for exchange in refused)
-    assert all(int(exchange.headers["retry-after"]) > 0 for exchange in refused)
-    assert all(exchange.starts == [] for exchange in refused)
-    assert grown < FLAT
-
-
-@pytest.mark.parametrize("protocol", Protocol)
+@pytest.mark.parametrize("protocol", [Protocol.OPENAI, Protocol.LLAVA])
 async def test_an_answer_of_very_many_chunks(scene: Scene, record: Record, protocol: Protocol) -> None:
     scene.start("w1", worker=("--tokens-per-second", "1000000"))
     scene.fault()
@@ -161,10 +138,3 @@ async def held_still(scene: Scene) -> int:
 
     await scene.until(stand_still)
     return held
-
-
-def resident_bytes(scene: Scene) -> int:
-    """Of the controller."""
-    text = Path(f"/proc/{scene.controller.process.pid}/status").read_text()
-    (kilobytes,) = re.findall(r"^VmRSS:\s+(\d+) kB$", text, re.MULTILINE)
-    return int(kilobytes) * 1024
