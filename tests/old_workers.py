@@ -4,8 +4,8 @@
 
 What a worker answers is in the prompt: `SAY one two three|` makes it answer "one two three", a word a token.
 A word may be an order instead: !die ends the process, !error and !overflow end the answer as an error, !hang waits
-until the client has gone, !ping sends a bare NUL. `GET /seen` tells the requests so far, how many were left by their
-client, and the latest parameters.
+until the client has gone, !ping sends a bare NUL, !unsay takes the word before it back. `GET /seen` tells the requests
+so far, how many were left by their client, and the latest parameters.
 """
 
 import argparse
@@ -118,7 +118,7 @@ class LlavaWorker(OldWorkerServer):
             if token.strip() == "!ping":
                 yield b"\0"
                 continue
-            text += token
+            text = text.rpartition(" ")[0] if token.strip() == "!unsay" else text + token
             if text.endswith(stop):
                 text = text[: -len(stop)]
             yield {"text": text, "error_code": 0}

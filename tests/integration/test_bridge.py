@@ -270,6 +270,20 @@ async def test_the_words_of_a_slow_worker_are_shown_as_they_come(
     assert [chunk for chunk in received.chunks if chunk] == ["one", " two", " three"]
 
 
+async def test_what_a_worker_takes_back_is_taken_back_from_its_client(
+    controller: BridgingController, peers: Peers, eventually: Eventually
+) -> None:
+    url, _ = peers.start("llava", "--pause", "0.3")
+    await registered(controller, url, eventually)
+    said = body(prompt="SAY one two !unsay three|", stop="###")
+
+    received = await read_all(await controller.ask(Operation.LLAVA, said))
+
+    assert received.chunks[:2] == ["one", " two"]
+    assert received.replaced == 1
+    assert received.text == "one three"
+
+
 async def test_signs_of_life_are_no_text(controller: BridgingController, llava: str) -> None:
     received = await read_all(
         await controller.ask(Operation.LLAVA, body(prompt="SAY !ping one !ping two|", stop="###"))

@@ -42,6 +42,7 @@ from tests.integration.worker_harness import (
     running_worker,
 )
 from tests.waiting import eventually
+from workers_shim import session as session_module
 from workers_shim.session import LeaveReason
 
 
@@ -123,11 +124,13 @@ async def test_the_broker_tells_of_a_worker_that_dies(controller: ControllerDoub
         assert controller.said(Goodbye) == []
 
 
-async def test_the_will_is_renewed_without_an_obituary(controller: ControllerDouble, broker_url: str) -> None:
+async def test_the_will_is_renewed_time_and_again_without_an_obituary(
+    controller: ControllerDouble, broker_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(session_module, "RENEW_INTERVAL", 0.2)
     async with announced_worker(controller, broker_url, HandExecutor()) as worker:
         await eventually(lambda: worker.session._will.made, WITHIN)
         former = worker.session._will._held
-        worker.session._will.renew()
         await eventually(lambda: worker.session._will._held is not former, WITHIN)
         assert controller.said(Obituary) == []
         await asyncio.wait([worker.kill()])

@@ -112,6 +112,21 @@ async def test_a_load_that_changes_all_the_time_is_told_once_an_interval(monkeyp
         assert speaker.asked < 20
 
 
+async def test_the_time_between_two_heartbeats_is_drawn_from_a_tenth_up_and_down(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    ranges = set()
+
+    def draw(low: float, high: float) -> float:
+        ranges.add((low, high))
+        return 0.0
+
+    monkeypatch.setattr("random.uniform", draw)
+    async with speaking(heartbeat_interval=600.0) as speaker:
+        await eventually(lambda: len(speaker.wire.heard(Heartbeat)) >= 3)
+    assert ranges == {(0.9, 1.1)}
+
+
 async def test_several_roll_calls_have_one_answer_within_a_moment(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("random.random", lambda: 0.5)
     loop = asyncio.get_running_loop()

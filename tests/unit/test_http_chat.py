@@ -20,6 +20,7 @@ from broker_controller.forecast import Outlook
 from broker_controller.http import events, streaming
 from broker_wire.messages import Operation, Piece, ResumeMode, Usage
 from tests.unit.http_double import World
+from tests.waiting import eventually
 
 CHAT = "/v1/chat/completions"
 COMPLETIONS = "/v1/completions"
@@ -331,6 +332,25 @@ async def test_a_request_that_waits_for_long_is_kept_alive_by_comments(monkeypat
     assert set(answer.parts) == {b": waiting\n\n"}
     stream.fail(QueueFullError("too late for a status"))
     assert datas((await answer.whole()).body)[0]["error"]["code"] == "queue_full"
+
+
+async def test_an_answer_that_does_not_stream_is_not_kept_alive_so_that_its_status_is_its_own(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(events.EventWriter, "hold", 0.01)
+    monkeypatch.setattr(streaming, "KEEPALIVE_INTERVAL", 0.01)
+    world = World()
+    answer = world.post(CHAT, chat())
+    stream = await world.gateway.submitted()
+    loop = asyncio.get_running_loop()
+    began = loop.time()
+    await eventually(lambda: loop.time() - began > 0.2)
+    stream.start().feed("a")
+    await eventually(lambda: loop.time() - began > 0.4)
+    assert not answer.started
+    assert not answer.parts
+    stream.fail(QueueFullError("late, and with its own status all the same"))
+    assert (await answer.whole()).status == 429
 
 
 @pytest.mark.parametrize(
