@@ -6,6 +6,7 @@ request is answered with `stop`, so that no worker works for nobody; what is no 
 
 import logging
 import time
+from collections.abc import Callable
 
 from broker_controller.decisions import Stage, Tell
 from broker_controller.gateway import Gateway
@@ -25,7 +26,16 @@ _log = logging.getLogger(__name__)
 class ReplyReader:
     """Consumes the replies. One a process; `attach` is called on every connect, with a fresh queue each time."""
 
-    def __init__(self, gateway: Gateway, links: Links, registry: Registry, garbage: GarbageBin) -> None:
+    def __init__(
+        self,
+        gateway: Gateway,
+        links: Links,
+        registry: Registry,
+        garbage: GarbageBin,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        """`clock`: seconds, the one of the requests' deadlines."""
+        self._clock = clock
         self._gateway = gateway
         self._links = links
         self._registry = registry
@@ -79,10 +89,10 @@ class ReplyReader:
         match frame:
             case Started():
                 self._registry.note_started(frame.worker, (life.controller, frame.stream))
-                self._gateway.carry_out(stream, life.on_started(frame, time.monotonic(), watched))
+                self._gateway.carry_out(stream, life.on_started(frame, self._clock(), watched))
                 stream.wake()
             case Ask():
-                self._gateway.carry_out(stream, life.on_ask(frame, time.monotonic(), watched))
+                self._gateway.carry_out(stream, life.on_ask(frame, self._clock(), watched))
                 stream.wake()
             case Gone(_, attempt):
                 self._gateway.carry_out(stream, life.on_gone(attempt, instance))
@@ -129,7 +139,7 @@ class ReplyReader:
         """A frame of the counting attempt, although nobody said that it has started: that was lost on the way."""
         worker = next((record.name for record in self._registry.workers() if record.instance == instance), instance)
         started = Started(frame.stream, frame.attempt, worker, instance)
-        self._gateway.carry_out(stream, stream.life.on_started(started, time.monotonic(), watched))
+        self._gateway.carry_out(stream, stream.life.on_started(started, self._clock(), watched))
 
     def _on_gap(self, stream: GenerationStream, watched: float) -> None:
         """Ask for what is missing, once; the sweep asks again while it does not come."""

@@ -6,6 +6,8 @@ or an error, long before the deadline, and no worker holds a slot for it any mor
 """
 
 from collections import deque
+from collections.abc import Callable
+from typing import Any
 
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
@@ -15,8 +17,13 @@ from msgspec import Struct
 from broker_controller.decisions import Action, Broadcast, GiveUp, Limits, Place, Publish, Stage, Tell
 from broker_controller.errors import DeadlineError, ServiceError
 from broker_controller.lifecycle import RequestLife
+from broker_controller.registry import Registry
+from broker_controller.reply_reader import ReplyReader
+from broker_controller.streams import GenerationStream
+from broker_wire.garbage import GarbageBin
 from broker_wire.messages import (
     Ask,
+    Batch,
     Cancel,
     ControlMessage,
     End,
@@ -26,21 +33,26 @@ from broker_wire.messages import (
     GivenBack,
     Go,
     Gone,
+    Progress,
     Resend,
+    ResumeMode,
     Started,
     Stop,
     Texts,
 )
+from tests.unit.reply_reader_doubles import GatewayDouble, LinksDouble, as_delivered
 
 STREAM = 7
 ANSWER = "abcdefghijkl"
 """One token a character."""
-DEADLINE = 100_000.0
+FAR = 100_000.0
+"""A deadline that no run comes near."""
 ASK_AGAIN = 5.0
 GRACE = 30.0
 """Seconds that a worker keeps a stream for a controller that is gone."""
 STEP = 0.5
 WORKERS = st.integers(0, 2)
+MOVES = ("take", "generate", "generate", "hear", "hear", "obey", "news")
 
 
 class Copy(Struct, eq=False):
@@ -88,8 +100,25 @@ class WorkerModel:
         self.orders.clear()
 
 
+def may_generate(worker: WorkerModel) -> bool:
+    """It has more of an answer to send."""
+    held = worker.held if worker.held is not None else worker.kept
+    return held is not None and held.running and not held.ended
+
+
+def is_running(worker: WorkerModel) -> bool:
+    """It has something to say for a request that it holds."""
+    return worker.held is not None and worker.held.running
+
+
+def has_asked(worker: WorkerModel) -> bool:
+    """It waits for the answer."""
+    return worker.held is not None and not worker.held.running
+
+
 class AnyOrder(RuleBasedStateMachine):
     life: RequestLife
+    stream: GenerationStream
 
     def __init__(self) -> None:
         super().__init__()
@@ -103,16 +132,24 @@ class AnyOrder(RuleBasedStateMachine):
         self.missing_queues = False
         self.sends = self.receives = True
         self.was_away = False
-        self.gap_at: float | None = None
         self.done_for = ""
         self.error: ServiceError | None = None
         self.complete = False
         self.delivered = ""
         self.ran: dict[int, str] = {}
         """Whose frames counted, by attempt."""
+        gateway: Any = GatewayDouble(self)
+        links: Any = LinksDouble(self)
+        self.garbage = GarbageBin()
+        self.reader = ReplyReader(gateway, links, Registry(), self.garbage, clock=lambda: self.now)
 
-    @initialize(place=st.sampled_from([Place.MODEL, Place.MODEL, Place.OWN, Place.PINNED]))
-    def submit(self, place: Place) -> None:
+    @initialize(
+        place=st.sampled_from([Place.MODEL, Place.MODEL, Place.OWN, Place.PINNED]),
+        resume=st.sampled_from([None, None, *ResumeMode]),
+        deadline=st.sampled_from([FAR, FAR, FAR, FAR, 200.0]),
+    )
+    def submit(self, place: Place, resume: ResumeMode | None, deadline: float) -> None:
+        self.deadline = deadline
         self.life = RequestLife(
             controller="c",
             stream=STREAM,
@@ -120,10 +157,12 @@ class AnyOrder(RuleBasedStateMachine):
             model="m",
             place=place,
             target="w0",
-            deadline=DEADLINE,
+            deadline=deadline,
             now=self.now,
             limits=Limits(),
+            resume=resume,
         )
+        self.stream = GenerationStream(self.life, on_cancel=lambda _: None, on_flow=lambda *_: None)
         self.carry_out(self.life.begin())
 
     @property
@@ -200,7 +239,7 @@ class AnyOrder(RuleBasedStateMachine):
 
     def take(self, worker: WorkerModel, copy: Copy) -> None:
         former = worker.held
-        if worker.cancelled:
+        if worker.cancelled or self.now >= self.deadline:
             return
         if former is not None and copy.attempt <= max(former.attempt, former.copy_attempt):
             return
@@ -281,51 +320,10 @@ class AnyOrder(RuleBasedStateMachine):
 
     def hear(self) -> None:
         instance, frame = self.replies.popleft()
-        life = self.life
-        if self.over:
-            if isinstance(frame, Started | Ask | Texts):
-                self.tell(instance, Stop("c", STREAM, frame.attempt))
-            return
-        match frame:
-            case Started():
-                self.carry_out(life.on_started(frame, self.now, self.watched))
-            case Ask():
-                self.carry_out(life.on_ask(frame, self.now, self.watched))
-            case Gone():
-                self.carry_out(life.on_gone(frame.attempt, instance))
-            case GivenBack():
-                self.carry_out(life.on_given_back(frame.attempt, instance))
-            case Texts() | End() | Failed():
-                self.hear_numbered(instance, frame)
-
-    def hear_numbered(self, instance: str, frame: Texts | End | Failed) -> None:
-        life = self.life
-        if life.stale(frame.attempt):
-            self.tell(instance, Stop("c", STREAM, frame.attempt))
-            return
-        assert self.ran.setdefault(frame.attempt, instance) == instance
-        if life.stage is Stage.WAITING:
-            started = Started(STREAM, frame.attempt, instance, instance)
-            self.carry_out(life.on_started(started, self.now, self.watched))
-        life.note_progress(self.watched)
-        accepted: object
-        if isinstance(frame, Texts):
-            accepted = life.answer.accept_texts(frame)
-            self.delivered += "".join(accepted or [])
-        else:
-            accepted = life.answer.accept(frame)
-        if accepted is None:
-            if self.gap_at is None:
-                self.gap_at = self.watched
-                self.carry_out([life.missing()])
-            return
-        self.gap_at = None
-        if accepted and isinstance(frame, End):
-            life.finish()
-            self.complete = True
-            self.done_for = instance
-        elif accepted and isinstance(frame, Failed):
-            self.carry_out(life.on_failed(frame))
+        if isinstance(frame, Texts | End | Failed) and not self.life.stale(frame.attempt):
+            assert self.ran.setdefault(frame.attempt, instance) == instance
+        self.reader._on_delivery(as_delivered(Batch(instance, [frame])))
+        self.delivered += "".join(item for item in self.stream.take() if isinstance(item, str))
 
     def hear_news(self) -> None:
         kind, instance = self.news.popleft()
@@ -343,19 +341,32 @@ class AnyOrder(RuleBasedStateMachine):
 
     # --- rules: messages move
 
-    @rule(number=WORKERS, place=st.sampled_from(Place))
-    def a_worker_takes(self, number: int, place: Place) -> None:
-        if self.queues[place] and (number == 0 or place in (Place.MODEL, Place.RESUME)):
-            self.take(self.workers[number], self.queues[place].popleft())
+    def worker(self, number: int, condition: Callable[[WorkerModel], object]) -> WorkerModel | None:
+        """The worker of this number, or the next one of whom it is true: so that fewer steps do nothing."""
+        following = [self.workers[(number + step) % len(self.workers)] for step in range(len(self.workers))]
+        return next((worker for worker in following if condition(worker)), None)
+
+    @precondition(lambda self: any(self.queues.values()))
+    @rule(number=WORKERS)
+    def a_worker_takes(self, number: int) -> None:
+        self.take_one(number)
+
+    def take_one(self, number: int) -> None:
+        place = next(place for place in Place if self.queues[place])
+        takes_it = self.workers[number if place in (Place.MODEL, Place.RESUME) else 0]
+        self.take(takes_it, self.queues[place].popleft())
 
     @precondition(lambda self: self.queues[Place.OWN])
     @rule()
     def the_chosen_worker_has_no_room(self) -> None:
         self.dead_letter(self.queues[Place.OWN].popleft())
 
+    @precondition(lambda self: self.worker(0, may_generate))
     @rule(number=WORKERS, tokens=st.integers(1, 3))
     def a_worker_generates(self, number: int, tokens: int) -> None:
-        self.generate(self.workers[number], tokens)
+        worker = self.worker(number, may_generate)
+        assert worker is not None
+        self.generate(worker, tokens)
 
     @precondition(lambda self: self.replies)
     @rule()
@@ -373,11 +384,12 @@ class AnyOrder(RuleBasedStateMachine):
                 self.replies.appendleft(reply)
                 return
 
+    @precondition(lambda self: self.worker(0, lambda worker: worker.orders))
     @rule(number=WORKERS, gives_back=st.booleans())
     def an_order_arrives(self, number: int, gives_back: bool) -> None:
-        worker = self.workers[number]
-        if worker.orders:
-            self.obey(worker, worker.orders.popleft(), gives_back=gives_back)
+        worker = self.worker(number, lambda worker: worker.orders)
+        assert worker is not None
+        self.obey(worker, worker.orders.popleft(), gives_back=gives_back)
 
     @precondition(lambda self: self.news and self.receives)
     @rule()
@@ -388,6 +400,22 @@ class AnyOrder(RuleBasedStateMachine):
     @rule()
     def the_broker_answers_a_publish(self) -> None:
         self.hear_outcome()
+
+    @rule(moves=st.lists(st.tuples(st.sampled_from(MOVES), WORKERS), min_size=3, max_size=12))
+    def many_messages_move(self, moves: list[tuple[str, int]]) -> None:
+        """A run has some rules only, and few have all that an answer needs: without this most end in the queue."""
+        for move, number in moves:
+            match move:
+                case "take" if any(self.queues.values()):
+                    self.take_one(number)
+                case "generate":
+                    self.generate(self.worker(number, may_generate) or self.workers[number], 1)
+                case "hear" if self.replies:
+                    self.hear()
+                case "obey" if worker := self.worker(number, lambda worker: worker.orders):
+                    self.obey(worker, worker.orders.popleft(), gives_back=False)
+                case "news" if self.news and self.receives:
+                    self.hear_news()
 
     # --- rules: what goes wrong
 
@@ -423,19 +451,32 @@ class AnyOrder(RuleBasedStateMachine):
     def a_worker_answers_a_roll_call(self, number: int) -> None:
         self.news.append(("announce", self.workers[number].instance))
 
+    @precondition(lambda self: self.worker(0, has_asked))
     @rule(number=WORKERS)
     def a_workers_question_is_said_twice(self, number: int) -> None:
-        worker = self.workers[number]
-        if worker.held is not None and not worker.held.running:
-            self.ask(worker, worker.held)
+        worker = self.worker(number, has_asked)
+        assert worker is not None
+        assert worker.held is not None
+        self.ask(worker, worker.held)
 
-    @rule(number=WORKERS)
-    def a_worker_has_just_stopped_serving_the_model(self, number: int) -> None:
-        worker = self.workers[number]
+    @precondition(lambda self: self.receives and self.worker(0, is_running))
+    @rule(number=WORKERS, kind=st.sampled_from([FailureKind.NOT_SERVED, FailureKind.ENGINE, FailureKind.DIVERGED]))
+    def an_answer_ends_as_a_failure(self, number: int, kind: FailureKind) -> None:
+        worker = self.worker(number, is_running)
+        assert worker is not None
         held = worker.held
-        if held is not None and held.running and self.receives and worker.controller_gone_at is None:
-            self.send(worker, Failed(STREAM, held.attempt, held.sent, FailureKind.NOT_SERVED, "removed"))
+        if held is not None and worker.controller_gone_at is None:
+            self.send(worker, Failed(STREAM, held.attempt, held.sent, kind, "it fails"))
             worker.held = None
+
+    @precondition(lambda self: self.worker(0, is_running))
+    @rule(number=WORKERS)
+    def an_engine_says_that_it_works(self, number: int) -> None:
+        worker = self.worker(number, is_running)
+        assert worker is not None
+        held = worker.held
+        if held is not None and worker.controller_gone_at is None:
+            self.send(worker, Progress(STREAM, held.attempt))
 
     @rule(number=WORKERS)
     def the_models_queue_is_lost_and_made_anew(self, number: int) -> None:
@@ -489,8 +530,9 @@ class AnyOrder(RuleBasedStateMachine):
         if self.sends and self.receives:
             self.watched += seconds
         self.carry_out(self.life.sweep(self.now, self.watched, has_worker, is_queue_empty=is_queue_empty))
-        if self.gap_at is not None and self.watched - self.gap_at > 1.0 and self.life.stage is Stage.RUNNING:
-            self.gap_at = self.watched
+        gap_since = self.stream.gap_since
+        if gap_since is not None and self.watched - gap_since > 1.0 and self.life.stage is Stage.RUNNING:
+            self.stream.gap_since = self.watched
             self.carry_out([self.life.missing()])
         if self.over and self.sends and self.done_for:
             self.tell(self.done_for, Stop("c", STREAM, self.life.attempt))
@@ -499,7 +541,8 @@ class AnyOrder(RuleBasedStateMachine):
             held = worker.held
             if held is not None and not held.running and self.watched - held.asked_at >= ASK_AGAIN:
                 self.ask(worker, held)
-            if worker.controller_gone_at is not None and self.watched - worker.controller_gone_at >= GRACE:
+            is_abandoned = worker.controller_gone_at is not None and self.watched - worker.controller_gone_at >= GRACE
+            if is_abandoned or self.now >= self.deadline:
                 worker.held = worker.kept = None
 
     # --- what stays true
@@ -549,7 +592,8 @@ class AnyOrder(RuleBasedStateMachine):
                 break
             self.everything_moves()
         assert self.over, "nobody runs it, and its client waits"
-        assert not isinstance(self.error, DeadlineError)
+        assert not isinstance(self.error, DeadlineError) or self.now >= self.deadline
+        assert not self.garbage.counts
         # Whose question or answer was lost on the way asks again; whose controller was gone waits for a sign of it.
         patience = ASK_AGAIN if self.was_away else 0.0
         if any(worker.controller_gone_at is not None for worker in self.workers):
