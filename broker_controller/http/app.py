@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager
 from importlib import metadata
+from typing import Any
 
 from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
@@ -10,6 +11,7 @@ from starlette.exceptions import HTTPException
 
 from broker_controller.errors import BadRequestError, ServiceError
 from broker_controller.http.access import AccessLog
+from broker_controller.http.documentation.parts import components
 from broker_controller.http.errors import ErrorAnswer, answer_for_error, answer_for_status
 from broker_controller.http.llava import llava_routes
 from broker_controller.http.openai import models_router, openai_routes
@@ -29,7 +31,7 @@ Every answer carries `X-Request-Id`: the client's own, or a new one. It is in th
 
 def create_app(services: Services, lifespan: Lifespan | None = None) -> FastAPI:
     """The whole application; `lifespan` runs what has to run beside it."""
-    app = FastAPI(
+    app = _Application(
         title="broker-controller",
         description=_DESCRIPTION,
         version=_version(),
@@ -47,6 +49,18 @@ def create_app(services: Services, lifespan: Lifespan | None = None) -> FastAPI:
     app.add_middleware(Shortcut, direct={route.path: route.app for route in calls if not route.param_convertors})
     app.add_middleware(AccessLog)
     return app
+
+
+class _Application(FastAPI):
+    def openapi(self) -> dict[str, Any]:
+        """FastAPI's document, with the schemas of our answers, and without the form of its own errors: we have none."""
+        if self.openapi_schema is None:
+            document = super().openapi()
+            document["components"] = {"schemas": components()}
+            for path in document["paths"].values():
+                for operation in path.values():
+                    operation["responses"].pop("422", None)
+        return super().openapi()
 
 
 async def _on_service_error(request: Request, error: ServiceError) -> Response:
