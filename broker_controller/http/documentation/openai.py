@@ -15,13 +15,15 @@ from broker_controller.http.answer_types import (
 )
 from broker_controller.http.documentation.parts import (
     BOOLEAN,
+    COUNT,
     INTEGER,
     MODEL,
-    NUMBER,
     RESUME,
     START_HEADERS,
     STOP,
+    TEMPERATURE,
     TEXT,
+    TOP_P,
     answer,
     body,
     object_of,
@@ -32,12 +34,12 @@ from broker_controller.http.documentation.parts import (
 from broker_controller.http.errors import openai_style
 
 _SAMPLING = {
-    "temperature": NUMBER,
-    "top_p": NUMBER,
-    "max_tokens": INTEGER,
+    "temperature": TEMPERATURE,
+    "top_p": TOP_P,
+    "max_tokens": COUNT,
     "stop": STOP,
     "seed": INTEGER,
-    "n": INTEGER,
+    "n": COUNT,
     "stream": {**BOOLEAN, "default": False},
     "stream_options": {"type": "object", "properties": {"include_usage": BOOLEAN}},
 }

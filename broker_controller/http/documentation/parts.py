@@ -23,6 +23,9 @@ TEXT: Part = {"type": "string"}
 NUMBER: Part = {"type": "number"}
 INTEGER: Part = {"type": "integer"}
 BOOLEAN: Part = {"type": "boolean"}
+COUNT: Part = {"type": "integer", "minimum": 1}
+TEMPERATURE: Part = {"type": "number", "minimum": 0}
+TOP_P: Part = {"type": "number", "minimum": 0, "maximum": 1}
 STOP: Part = {"oneOf": [TEXT, {"type": "array", "items": TEXT}]}
 
 _SCHEMAS = "#/components/schemas/{name}"
@@ -37,13 +40,13 @@ _REQUEST_ID: Part = {
 _RETRY_AFTER: Part = {
     "Retry-After": {
         "required": True,
-        "schema": {"type": "integer", "minimum": 1},
+        "schema": COUNT,
         "description": "Seconds after which it may be worth trying again.",
     }
 }
 START_HEADERS: Part = {
     "X-Worker": {"schema": TEXT, "description": "The worker that started it, percent-encoded."},
-    "X-Attempts": {"schema": {"type": "integer", "minimum": 1}, "description": "1, or more where workers were lost."},
+    "X-Attempts": {"schema": COUNT, "description": "1, or more where workers were lost."},
     "X-Queue-Time": {"schema": {"type": "number", "minimum": 0}, "description": "Seconds until a worker started it."},
 }
 """Absent where no worker had started it when the headers were sent."""
