@@ -117,12 +117,12 @@ class BoundedConnection(HttpToolsProtocol):
         The parser takes what follows such a head for the other protocol's, a body included. Java's own HTTP client has
         this wish at first, with bodies, too.
         """
-        rest = memoryview(data)
+        rest: bytes | memoryview = data
         while True:
             try:
                 self.parser.feed_data(rest)
             except httptools.HttpParserUpgrade as upgrade:
-                rest = rest[upgrade.args[0] :]
+                rest = memoryview(rest)[upgrade.args[0] :]
                 self.parser.feed_data(self._head_without_upgrade())
             else:
                 return
