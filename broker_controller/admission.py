@@ -25,8 +25,7 @@ def check_ability(submission: Submission, registry: Registry) -> None:
     abilities = registry.abilities(submission.model)
     if needed is not None and abilities and needed not in abilities:
         can = ", ".join(sorted(abilities))
-        text = f"request {submission.request_id}: model {submission.model!r} cannot do {needed}, it can do {can}"
-        raise BadRequestError(text)
+        raise BadRequestError(f"the model cannot do {needed}, it can do {can}")
 
 
 def choose_place(
@@ -42,9 +41,8 @@ def choose_place(
         return (Place.OWN, worker) if worker else (Place.MODEL, "")
     record = registry.get(wanted)
     if record is None:
-        raise WorkerNotFoundError(f"request {submission.request_id}: there is no worker {wanted!r}")
+        raise WorkerNotFoundError(f"there is no worker {wanted!r}")
     if submission.model not in record.model_names:
         served = ", ".join(sorted(record.model_names)) or "none"
-        text = f"request {submission.request_id}: worker {wanted!r} does not serve {submission.model!r}"
-        raise ModelNotFoundError(f"{text}; its models: {served}")
+        raise ModelNotFoundError(f"worker {wanted!r} does not serve the model; its models: {served}")
     return Place.PINNED, wanted

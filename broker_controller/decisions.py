@@ -35,6 +35,15 @@ class Place(StrEnum):
     RESUME = "resume"
 
 
+PATIENCE = {Place.OWN: 5.0, Place.RESUME: 2.0, Place.MODEL: 5.0}
+"""Seconds after which a request is sent again that should be in its queue no more, and that nobody has spoken of.
+
+Who takes one says so at once; but a frozen worker consumes as before, and what it was given would wait for the broker
+to miss its heartbeats. A worker's own queue delivers at once or hands on to the model's; but what is dead-lettered to a
+full queue is dropped, and nobody is told. Of the model's queue it was read that it is empty. In the queue of streams
+that move one may have to wait for a slot: there it is twice as long each time."""
+
+
 class Limits(Struct, frozen=True):
     """When to stop waiting. Seconds, unless it says otherwise.
 

@@ -2,6 +2,8 @@
 
     ServiceError
     ├── BadRequestError          the request itself is wrong
+    │   ├── NoSuchPathError
+    │   ├── WrongMethodError
     │   ├── RequestTooLargeError
     │   └── EngineRefusedError   the engine says that it is the request's own fault
     ├── ModelNotFoundError       no worker serves this model
@@ -17,28 +19,80 @@
     ├── ShuttingDownError        this controller leaves
     └── InternalError            a bug of this controller
 
-A text says what happened, to which model, worker and request, at which stage, and what to do.
+`client_text` is what a client reads in every protocol: what happened, to which request, for which model, at which
+stage and worker, when to try again, and what to do. Whoever raises an error need not know all of that: what is lacking
+is filled in on its way to the client, by the gateway and by `http.routes`.
 """
 
+import math
 from http import HTTPStatus
+from typing import Self
 
 from msgspec import Struct
+
+NOT_QUEUED = "before it was queued"
+"""The stage of a request that was refused at the door."""
+DEFAULT_RETRY_AFTER = 1.0
+"""Seconds, where an error that says when to try again does not know."""
+
+
+class Subject(Struct, frozen=True):
+    """What an error is about; "" for what is not known, or does not apply.
+
+    Attributes:
+        stage: where the request was: before it was queued, in the queue, or at which worker and how far.
+    """
+
+    request_id: str = ""
+    model: str = ""
+    stage: str = ""
+
+    def __str__(self) -> str:
+        names = [f"request {self.request_id}"] if self.request_id else []
+        if self.model:
+            names.append(f"model {self.model!r}")
+        return ", ".join(part for part in (" for ".join(names), self.stage) if part)
+
+    def filled_from(self, other: "Subject") -> "Subject":
+        """The same, with what the other one knows and this one does not."""
+        return Subject(self.request_id or other.request_id, self.model or other.model, self.stage or other.stage)
 
 
 class ServiceError(Exception):
     """Something that the client is told. `str(error)` is a sentence for people.
 
     Attributes:
-        retry_after: seconds after which it may be worth trying again, for `Retry-After`; None where it is not.
+        cause: what happened, as the end of that sentence.
+        retry_after: seconds after which it may be worth trying again, for `Retry-After`; None where it is not known.
+        subject: what it happened to.
     """
 
-    def __init__(self, message: str, *, retry_after: float | None = None) -> None:
-        super().__init__(message)
+    def __init__(self, cause: str, *, retry_after: float | None = None, subject: Subject | None = None) -> None:
+        super().__init__(cause)
+        self.cause = cause
         self.retry_after = retry_after
+        self.subject = subject or Subject()
+
+    def __str__(self) -> str:
+        subject = str(self.subject)
+        return f"{subject}: {self.cause}" if subject else self.cause
+
+    def about(self, subject: Subject) -> Self:
+        """This error, which now says of its subject what it did not know before."""
+        self.subject = self.subject.filled_from(subject)
+        return self
 
 
 class BadRequestError(ServiceError):
     """The request cannot be understood."""
+
+
+class NoSuchPathError(BadRequestError):
+    """There is nothing at this path."""
+
+
+class WrongMethodError(BadRequestError):
+    """The path does not take this method."""
 
 
 class RequestTooLargeError(BadRequestError):
@@ -116,6 +170,8 @@ class Meaning(Struct, frozen=True):
 
 MEANINGS: dict[type[ServiceError], Meaning] = {
     BadRequestError: Meaning(HTTPStatus.BAD_REQUEST, "invalid_request_error", "invalid_request", 1, False),
+    NoSuchPathError: Meaning(HTTPStatus.NOT_FOUND, "invalid_request_error", "not_found", 1, False),
+    WrongMethodError: Meaning(HTTPStatus.METHOD_NOT_ALLOWED, "invalid_request_error", "method_not_allowed", 1, False),
     RequestTooLargeError: Meaning(
         HTTPStatus.REQUEST_ENTITY_TOO_LARGE, "invalid_request_error", "request_too_large", 1, False
     ),
@@ -135,26 +191,49 @@ MEANINGS: dict[type[ServiceError], Meaning] = {
 }
 
 
+REMEDIES: dict[type[ServiceError], str] = {
+    BadRequestError: "Correct the request: the controller's page /docs has the form of each.",
+    NoSuchPathError: "Correct the path: the controller's page /docs has all of them.",
+    WrongMethodError: "Use the method that the controller's page /docs has for this path.",
+    RequestTooLargeError: "Send less, or smaller images.",
+    EngineRefusedError: "Correct what the engine complains of.",
+    ModelNotFoundError: "Ask for a model that is served, or start a worker with this one.",
+    WorkerNotFoundError: "Ask for the model instead of one worker.",
+    AddressRefusedError: "Allow the address with the controller's --allow-http-workers.",
+    QueueFullError: "Send fewer requests at once, or add workers.",
+    OverloadedError: "Send fewer or smaller requests at once, or raise the controller's --max-inflight-bytes.",
+    BrokerUnavailableError: "The controller's page /readyz tells when requests are taken again.",
+    DeadlineError: "Ask for less, add workers, or raise the controller's --request-timeout.",
+    EngineError: "Look at the worker's log under the request's id.",
+    WorkerLostError: "Send the request again.",
+    PoisonError: "Do not send it again; look at the logs of these workers.",
+    ShuttingDownError: "Another controller may take it at once.",
+    InternalError: "Look at the controller's log under the request's id.",
+}
+"""What to do about each."""
+
+_WITH_RETRY_AFTER = frozenset(
+    {HTTPStatus.TOO_MANY_REQUESTS, HTTPStatus.SERVICE_UNAVAILABLE, HTTPStatus.GATEWAY_TIMEOUT}
+)
+
+
 def meaning_of(error: ServiceError) -> Meaning:
     """The row of the table for this error."""
     return MEANINGS[type(error)]
 
 
-REMEDIES: dict[type[ServiceError], str] = {
-    BadRequestError: "Correct the request; /docs has the form of each.",
-    RequestTooLargeError: "Send less, or smaller images.",
-    EngineRefusedError: "Correct what the engine names.",
-    ModelNotFoundError: "Ask for a served model, or start a worker with this one.",
-    WorkerNotFoundError: "Ask for the model instead of one worker.",
-    AddressRefusedError: "Allow the address with --allow-http-workers.",
-    QueueFullError: "Try again after Retry-After, or add workers.",
-    OverloadedError: "Try again after Retry-After, or raise --max-inflight-bytes.",
-    BrokerUnavailableError: "Try again after Retry-After; /readyz has the reason.",
-    DeadlineError: "Try again, ask for less, or raise --request-timeout.",
-    EngineError: "Look at the worker's log under the request's id.",
-    WorkerLostError: "Send the request again.",
-    PoisonError: "Do not send it again; look at the logs of the workers.",
-    ShuttingDownError: "Try again: another controller may serve you.",
-    InternalError: "Look at the controller's log under the request's id.",
-}
-"""What to do about each."""
+def retry_seconds(error: ServiceError) -> int | None:
+    """Whole seconds, 1 or more, that the client is told to wait; None for an error that waiting does not mend."""
+    if meaning_of(error).status not in _WITH_RETRY_AFTER:
+        return None
+    return max(1, math.ceil(DEFAULT_RETRY_AFTER if error.retry_after is None else error.retry_after))
+
+
+def client_text(error: ServiceError) -> str:
+    """All that a client is told: what happened to which request and where, when to try again, what to do."""
+    sentence = str(error).rstrip()
+    if not sentence.endswith((".", "!", "?")):
+        sentence += "."
+    seconds = retry_seconds(error)
+    again = "" if seconds is None else f" Try again in {seconds} s."
+    return f"{sentence}{again} {REMEDIES[type(error)]}"

@@ -72,7 +72,15 @@ class Forecasts:
     def retry_after(self, model: str, length: int, limit: int, now: float) -> float:
         """Seconds until a queue of this length and bound has a place again, 1 to 120."""
         seconds = self.seconds_for(model, max(1, length - limit + 1), now)
-        return UNKNOWN_RETRY if seconds is None else min(MAX_RETRY, max(MIN_RETRY, seconds))
+        return UNKNOWN_RETRY if seconds is None else _bounded(seconds)
+
+    def after_deadline(self, model: str, length: int, waited: float, now: float) -> float:
+        """Seconds until a queue of this length is served, 1 to 120, for a request whose time is up.
+
+        While no rate is known, as long as it `waited` itself: whoever comes back at once would wait as long again.
+        """
+        seconds = self.seconds_for(model, length, now)
+        return _bounded(waited if seconds is None else seconds)
 
     def outlook(self, model: str, own_place: int, own_length: int, length: int, now: float) -> Outlook:
         """The place in the whole queue, by the order of this controller's own requests.
@@ -82,3 +90,7 @@ class Forecasts:
         length = max(length, own_length)
         place = max(own_place, round(own_place * length / own_length))
         return Outlook(place, length, self.seconds_for(model, place, now))
+
+
+def _bounded(seconds: float) -> float:
+    return min(MAX_RETRY, max(MIN_RETRY, seconds))

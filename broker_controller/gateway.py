@@ -8,7 +8,7 @@ import asyncio
 import contextlib
 import logging
 import time
-from collections import Counter, defaultdict
+from collections import defaultdict
 from collections.abc import Callable, Container, Iterable, Iterator, Mapping
 from functools import partial
 from typing import Any
@@ -17,6 +17,7 @@ from broker_controller.admission import check_ability, choose_place
 from broker_controller.decisions import Action, Broadcast, GiveUp, Limits, Place, Publish, Stage, Tell
 from broker_controller.errors import (
     BrokerUnavailableError,
+    DeadlineError,
     InternalError,
     ModelNotFoundError,
     OverloadedError,
@@ -24,12 +25,12 @@ from broker_controller.errors import (
     ServiceError,
     ShuttingDownError,
 )
-from broker_controller.forecast import Forecasts
 from broker_controller.lifecycle import RequestLife
 from broker_controller.links import Links
 from broker_controller.registry import Registry
 from broker_controller.request_sender import RequestSender, Submission
 from broker_controller.streams import GenerationStream
+from broker_controller.waiting_line import WaitingLine, shown
 from broker_controller.watched_clock import WatchedClock
 from broker_controller.whereabouts import Whereabouts
 from broker_controller.worker_record import RecordState
@@ -75,9 +76,8 @@ class Gateway:
         """Answers that are complete here, and that their clients still have to read."""
         self._unread_bytes = 0
         self._sender = RequestSender(links, registry, watched, self._on_published)
-        self._queue_lengths = queue_lengths
         self._empty_queues = empty_queues
-        self._forecasts = Forecasts()
+        self._line = WaitingLine(queue_lengths, links.topology.bounds.max_length)
         self._latest = 0
         self._requests: dict[int, Submission] = {}
         self._done: defaultdict[str, list[int]] = defaultdict(list)
@@ -131,7 +131,7 @@ class Gateway:
         return stream
 
     @contextlib.contextmanager
-    def receiving(self, request_id: str) -> Iterator[Callable[[int], None]]:
+    def receiving(self) -> Iterator[Callable[[int], None]]:
         """While a request's body comes in: what it gives has to be told how many bytes have come.
 
         Raises: OverloadedError, where it is told.
@@ -141,7 +141,7 @@ class Gateway:
         def count(more: int) -> None:
             nonlocal size
             if size + more > SMALL_BODY:
-                self._refuse_if_full(request_id, more)
+                self._refuse_if_full(more)
             size += more
             self._inflight_bytes += more
 
@@ -163,6 +163,11 @@ class Gateway:
         """Take nothing new; what runs goes on."""
         self._refusing = True
 
+    def shut_down(self, stream: GenerationStream) -> None:
+        """This controller goes before the answer is complete."""
+        error = ShuttingDownError("this controller has shut down", subject=stream.life.subject)
+        self.carry_out(stream, [*stream.life.cancel(), GiveUp(error)])
+
     async def drained(self, timeout: float) -> bool:
         """Wait until no request is left; False after `timeout` seconds."""
         if self.streams:
@@ -179,12 +184,12 @@ class Gateway:
             "finished": self._finished,
             "failed": self._failed,
             "inflight_bytes": self._inflight_bytes + self._unread_bytes,
+            "waiting_requests": shown(self.streams.values()),
         }
 
     def forecast(self, model: str) -> float | None:
         """Seconds, about, until a new request for this model would start; None while no rate is known."""
-        length = self._queue_lengths().get(model, 0)
-        return self._forecasts.seconds_for(model, length, time.monotonic())
+        return self._line.forecast(model, time.monotonic())
 
     # --- for the reply reader and the fleet
 
@@ -235,7 +240,7 @@ class Gateway:
         """The last frame came."""
         stream.life.finish()
         self._finished += 1
-        self._forecasts.note_finished(stream.model, time.monotonic())
+        self._line.note_finished(stream.model, time.monotonic())
         self.close(stream)
 
     def count(self, size: int) -> None:
@@ -247,6 +252,8 @@ class Gateway:
         watched = self.watched()
         for stream in self._streams_at(instance):
             self.carry_out(stream, stream.life.on_obituary(instance, watched, in_order=in_order))
+            if stream.life.is_without_worker:
+                stream.notice()
 
     def on_announce(self, instance: str, made_queues: frozenset[str]) -> None:
         """A worker announced itself; `made_queues` are the models whose queue it had to make."""
@@ -267,8 +274,7 @@ class Gateway:
                 self._send_done()
         finally:
             for stream in list(self.streams.values()):
-                self.carry_out(stream, stream.life.cancel())
-                self._fail(stream, ShuttingDownError("this controller has shut down; another one may serve you"))
+                self.shut_down(stream)
 
     def _sweep(self) -> None:
         self._unread = [stream for stream in self._unread if stream.unread]
@@ -279,7 +285,7 @@ class Gateway:
         now = time.monotonic()
         watched = self.watched()
         served: dict[str, bool] = {}
-        self._look_ahead(now)
+        self._line.look_ahead(self.streams.values(), now)
         self._for_each(self.streams.values(), lambda stream: self._sweep_one(stream, now, watched, served))
 
     def _sweep_one(self, stream: GenerationStream, now: float, watched: float, served: dict[str, bool]) -> None:
@@ -293,26 +299,6 @@ class Gateway:
         if stream.gap_since is not None and watched - stream.gap_since > 1.0 and life.stage is Stage.RUNNING:
             stream.gap_since = watched
             self.carry_out(stream, [life.missing()])
-
-    def _look_ahead(self, now: float) -> None:
-        """Tell everybody who waits in a model's queue its place there, in the order of submission."""
-        waiting = []
-        for stream in self.streams.values():
-            stream.outlook = None
-            if stream.life.stage is Stage.WAITING and stream.life.place is Place.MODEL:
-                waiting.append(stream)
-        totals = Counter(stream.model for stream in waiting)
-        places: Counter[str] = Counter()
-        lengths = self._queue_lengths()
-        for stream in waiting:
-            model = stream.model
-            places[model] += 1
-            stream.outlook = self._forecasts.outlook(model, places[model], totals[model], lengths.get(model, 0), now)
-
-    def _retry_after(self, model: str) -> float:
-        limit = self._links.topology.bounds.max_length
-        length = self._queue_lengths().get(model, limit)
-        return self._forecasts.retry_after(model, length, limit, time.monotonic())
 
     def _has_worker(self, life: RequestLife, watched: float, served: dict[str, bool]) -> bool:
         if life.place is Place.PINNED:
@@ -328,9 +314,8 @@ class Gateway:
                 act(stream)
             except Exception:  # noqa: BLE001  a fault in the life of one request must not end those of all others
                 _log.exception("request given up for a fault of ours request=%s", stream.request_id)
-                self._fail(
-                    stream, InternalError(f"request {stream.request_id} was given up: this controller has a bug")
-                )
+                error = InternalError("it was given up: this controller has a bug", subject=stream.life.subject)
+                self._fail(stream, error)
 
     def _send_done(self) -> None:
         if not self._links.up:
@@ -345,24 +330,27 @@ class Gateway:
 
     def _refuse_if_unable(self, submission: Submission) -> None:
         if self._refusing:
-            raise ShuttingDownError("this controller is about to leave; try another one", retry_after=1)
+            raise ShuttingDownError("it was not taken: this controller is about to leave")
         if self._links.blocked or not self._links.ever_connected:
-            text = f"request {submission.request_id} was not taken: {self._links.problem}"
-            raise BrokerUnavailableError(text, retry_after=RETRY_AFTER)
-        self._refuse_if_full(submission.request_id, len(submission.body))
+            raise self._unavailable()
+        self._refuse_if_full(len(submission.body))
 
-    def _refuse_if_full(self, request_id: str, more: int) -> None:
+    def _unavailable(self) -> BrokerUnavailableError:
+        return BrokerUnavailableError(f"it was not taken: {self._links.problem}", retry_after=RETRY_AFTER)
+
+    def _refuse_if_full(self, more: int) -> None:
         held = self._inflight_bytes + self._unread_bytes
         if held + more > self._max_inflight_bytes:
             text = (
-                f"request {request_id} was not taken: this controller holds {held} bytes "
-                f"of requests and answers, and may hold {self._max_inflight_bytes}"
+                f"it was not taken: this controller holds {held} bytes of requests and answers, "
+                f"and may hold {self._max_inflight_bytes}"
             )
             raise OverloadedError(text, retry_after=RETRY_AFTER)
 
     def _publish(self, stream: GenerationStream, action: Publish) -> None:
         if action.place is Place.RESUME:
             _log.warning("request moves request=%s reason=%s", stream.request_id, stream.life.why_moved)
+            stream.notice()
         try:
             self._sender.send(stream.life, self._requests[stream.life.stream], action)
         except RequestTooLargeError as error:
@@ -383,7 +371,7 @@ class Gateway:
             is_served = self._has_worker(life, watched, {})
             self.carry_out(stream, life.on_returned(attempt, watched, is_served=is_served))
         else:
-            self.carry_out(stream, life.on_nacked(attempt, self._retry_after(life.model)))
+            self.carry_out(stream, life.on_nacked(attempt, self._line.retry_when_full(life.model, time.monotonic())))
 
     def _ask_again(self, instance: str, lacking: tuple[tuple[int, int, int], ...]) -> None:
         """One message for all that a worker has to send again: after a reconnect it is every stream that it runs."""
@@ -423,8 +411,8 @@ class Gateway:
         """The broker tells of an alarm only whoever publishes: the request that found out need not wait for its end."""
         life = stream.life
         if life.stage is Stage.WAITING and not life.accepted:
-            text = f"request {life.request_id} was not taken: {self._links.problem}"
-            self.carry_out(stream, [*life.cancel(), GiveUp(BrokerUnavailableError(text, retry_after=RETRY_AFTER))])
+            error = self._unavailable().about(life.subject)
+            self.carry_out(stream, [*life.cancel(), GiveUp(error)])
 
     def _let_time_run(self) -> None:
         """Either trouble may outlast the other: an alarm a reconnect, or a lost connection an alarm."""
@@ -436,7 +424,11 @@ class Gateway:
 
     def _follow(self, stream: GenerationStream) -> None:
         life = stream.life
-        if self._whereabouts.note(life.stream, life.instance) and stream.paused:
+        if not self._whereabouts.note(life.stream, life.instance):
+            return
+        if life.moves:
+            stream.notice()
+        if stream.paused:
             # The worker that has it now has not heard that its client reads too slowly.
             self._set_flow(stream, False)
 
@@ -463,7 +455,9 @@ class Gateway:
         self._failed += 1
         if isinstance(error, ModelNotFoundError):
             served = ", ".join(sorted(self._registry.models())) or "none"
-            error = ModelNotFoundError(f"{error}; served now: {served}")
+            error.cause += f"; served now: {served}"
+        if isinstance(error, DeadlineError) and error.retry_after is None:
+            error.retry_after = self._line.retry_after_deadline(stream.life, time.monotonic())
         _log.info("request failed request=%s error=%s text=%s", stream.request_id, type(error).__name__, error)
         stream.fail(error)
         self.close(stream)

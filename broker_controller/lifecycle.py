@@ -11,7 +11,18 @@ attempt it was published with; `go` and every new publish raise the number, and 
 """
 
 from broker_controller.assembler import MAX_REPEATED, Assembler
-from broker_controller.decisions import Action, Broadcast, GiveUp, Limits, Place, Presence, Publish, Stage, Tell
+from broker_controller.decisions import (
+    PATIENCE,
+    Action,
+    Broadcast,
+    GiveUp,
+    Limits,
+    Place,
+    Presence,
+    Publish,
+    Stage,
+    Tell,
+)
 from broker_controller.errors import (
     DeadlineError,
     EngineError,
@@ -20,21 +31,16 @@ from broker_controller.errors import (
     PoisonError,
     QueueFullError,
     ServiceError,
+    Subject,
     WorkerLostError,
     WorkerNotFoundError,
 )
+from broker_controller.stage_words import progress, they_died, where
 from broker_controller.suspicion import Suspicion
 from broker_wire.messages import Ask, Cancel, Failed, FailureKind, Go, Resend, ResumeMode, Started, Stop
 
 RETRY_AFTER = 5.0
 """Seconds that a client whom a full queue refused is told to wait."""
-PATIENCE = {Place.OWN: 5.0, Place.RESUME: 2.0, Place.MODEL: 5.0}
-"""Seconds after which a request is sent again that should be in its queue no more, and that nobody has spoken of.
-
-Who takes one says so at once; but a frozen worker consumes as before, and what it was given would wait for the broker
-to miss its heartbeats. A worker's own queue delivers at once or hands on to the model's; but what is dead-lettered to a
-full queue is dropped, and nobody is told. Of the model's queue it was read that it is empty. In the queue of streams
-that move one may have to wait for a slot: there it is twice as long each time."""
 
 
 class RequestLife:
@@ -71,7 +77,9 @@ class RequestLife:
         self.copy = 0
         """The attempt that the running copy was published with."""
         self.worker = ""
+        """Who has it, or had it last."""
         self.instance = ""
+        """Whose process has it now."""
         self.answer = Assembler()
         self.moves = 0
         self.accepted = False
@@ -95,6 +103,17 @@ class RequestLife:
         self._patience_factor = 1
         self._returned_since: float | None = None
 
+    @property
+    def subject(self) -> Subject:
+        """What an error says that happens to it now."""
+        stage = where(self.stage, worker=self.worker, chunks=self.answer.next_seq, queued=self.accepted)
+        return Subject(self.request_id, self.model, stage)
+
+    @property
+    def is_without_worker(self) -> bool:
+        """It has begun, and who ran it is lost, or was left: it will go on elsewhere."""
+        return self._lost_at is not None or (self.stage is Stage.WAITING and bool(self.worker))
+
     # --- what the broker says of a publish
 
     def begin(self) -> list[Action]:
@@ -116,10 +135,10 @@ class RequestLife:
             self._refused = True
             return []
         if self.answer.next_seq:
-            return self._give_up(WorkerLostError(self._sentence("no other worker serves the model")))
+            return self._give_up(self._error(WorkerLostError, "no other worker serves the model"))
         if self.place is Place.PINNED:
-            return self._give_up(WorkerNotFoundError(self._sentence(f"worker {self.target!r} is not here")))
-        return self._give_up(ModelNotFoundError(self._sentence("no worker serves it")))
+            return self._give_up(self._error(WorkerNotFoundError, f"worker {self.target!r} is not here"))
+        return self._give_up(self._error(ModelNotFoundError, "no worker serves it"))
 
     def on_nacked(self, attempt: int, retry_after: float = RETRY_AFTER) -> list[Action]:
         """The queue is at its bound. What was accepted once is not refused later: `sweep` tries again.
@@ -131,8 +150,8 @@ class RequestLife:
         if attempt > 1:
             self._refused = True
             return []
-        text = self._sentence("it was not taken, as many requests as may wait are waiting")
-        return self._give_up(QueueFullError(text, retry_after=retry_after))
+        text = "it was not taken, as many requests as may wait are waiting"
+        return self._give_up(QueueFullError(text, retry_after=retry_after, subject=self.subject))
 
     # --- what a worker says
 
@@ -168,25 +187,25 @@ class RequestLife:
         self._suspicion.on_alive(instance)
         if self.stage is Stage.RUNNING and attempt == self.attempt and instance == self.instance:
             self.stage = Stage.WAITING
-            self.worker = self.instance = ""
+            self.instance = ""
         return []
 
     def on_failed(self, frame: Failed) -> list[Action]:
         """The last frame of the counting attempt says that it went wrong."""
         self.answer.next_seq -= 1  # this frame was no part of the answer
-        place = self._sentence(f"worker {self.worker!r} says: {frame.message}")
+        said = f"worker {self.worker!r} says: {frame.message}"
         match frame.kind:
             case FailureKind.REQUEST:
-                return self._give_up(EngineRefusedError(place))
+                return self._give_up(self._error(EngineRefusedError, said))
             case FailureKind.ENGINE:
                 if self._may_retry_engine():
                     self._engine_retries += 1
                     return self._move(f"its engine said: {frame.message}", counts=False)
-                return self._give_up(EngineError(place))
+                return self._give_up(self._error(EngineError, said))
             case FailureKind.DIVERGED | FailureKind.NOT_RESUMABLE:
-                return self._give_up(WorkerLostError(place))
+                return self._give_up(self._error(WorkerLostError, said))
             case FailureKind.DEADLINE:
-                return self._give_up(DeadlineError(place))
+                return self._give_up(self._error(DeadlineError, said))
             case FailureKind.NOT_SERVED:
                 return self._move(frame.message)
 
@@ -283,7 +302,7 @@ class RequestLife:
         if self.stage is Stage.OVER:
             return []
         if now >= self.deadline:
-            error = DeadlineError(self._sentence("its time was up"), retry_after=None)
+            error = self._error(DeadlineError, f"its time of {self.deadline - self.submitted_at:g} s was up")
             return [*self._end_everywhere(), GiveUp(error)]
         if self.stage is Stage.WAITING:
             return self._sweep_waiting(now, watched, has_worker, is_queue_empty)
@@ -321,7 +340,7 @@ class RequestLife:
             return []
         if self.answer.next_seq:
             error_type = WorkerLostError
-        error = error_type(self._sentence(f"{who} in {patience:g} s"))
+        error = self._error(error_type, f"{who} in {patience:g} s")
         return [*self._end_everywhere(), GiveUp(error)]
 
     def _sweep_running(self, now: float, watched: float) -> list[Action]:
@@ -388,12 +407,16 @@ class RequestLife:
         """Its copy came back, or the time of grace is over: the worker is dead, or gave the request back."""
         if self._left_in_order:
             return []
-        is_poison = self._suspicion.on_left(self.instance, watched, is_dead=self._lost_at is not None)
+        is_poison = self._suspicion.on_left(
+            self.instance, watched, worker=self.worker, is_dead=self._lost_at is not None
+        )
         return self._end_as_poison() if is_poison else []
 
     def _end_as_poison(self) -> list[Action]:
-        text = f"{self._suspicion.kills} workers died while they ran it, and it is not tried again"
-        error = PoisonError(self._sentence(text))
+        # The worker that has it now lives: the news of the last death may have come after the copy.
+        subject = Subject(self.request_id, self.model, progress(self.answer.next_seq))
+        text = f"{they_died(self._suspicion.killed)}, and it is not tried again"
+        error = PoisonError(text, subject=subject)
         return [*self._end_everywhere(), GiveUp(error)]
 
     def _move(self, reason: str, *, counts: bool = True) -> list[Action]:
@@ -412,7 +435,7 @@ class RequestLife:
             return [stop, *self._give_up_moving(f"{reason}, and it was for this worker only")]
         self.moves += 1
         self.stage = Stage.WAITING
-        self.worker = self.instance = ""
+        self.instance = ""
         if self._held is not None:
             # Somebody has a copy already, and only waits to hear of it: the next sweep.
             self.attempt += 1
@@ -420,7 +443,7 @@ class RequestLife:
         return [stop, *self._send_again(Place.RESUME)]
 
     def _give_up_moving(self, why: str) -> list[Action]:
-        return self._give_up(WorkerLostError(self._sentence(why)))
+        return self._give_up(self._error(WorkerLostError, why))
 
     def _send_again(self, place: Place) -> list[Action]:
         self.place = place
@@ -457,19 +480,11 @@ class RequestLife:
         if self.resume is ResumeMode.NEVER:
             why = "it was asked for with X-Resume: never"
         text = f"{reason} in the middle of the answer, and {why}"
-        return self._give_up(WorkerLostError(self._sentence(text)))
+        return self._give_up(self._error(WorkerLostError, text))
 
     @property
     def _cannot_go_on(self) -> bool:
         return self.answer.next_seq > 0 and (self.resume is ResumeMode.NEVER or not self.answer.resumable)
 
-    def _sentence(self, what: str) -> str:
-        if self.stage is Stage.RUNNING and not self.answer.next_seq:
-            where = f"starting on worker {self.worker!r}"
-        elif self.stage is Stage.RUNNING:
-            where = f"on worker {self.worker!r} after {self.answer.next_seq} chunks"
-        elif self.answer.next_seq:
-            where = f"between two workers after {self.answer.next_seq} chunks"
-        else:
-            where = "in the queue"
-        return f"request {self.request_id} for model {self.model!r}, {where}: {what}"
+    def _error(self, kind: type[ServiceError], cause: str) -> ServiceError:
+        return kind(cause, subject=self.subject)

@@ -127,7 +127,8 @@ class ReplyReader:
         self, stream: GenerationStream, frame: Texts | Piece | End | Failed, instance: str, watched: float
     ) -> None:
         """A frame of the counting attempt, although nobody said that it has started: that was lost on the way."""
-        started = Started(frame.stream, frame.attempt, instance, instance)
+        worker = next((record.name for record in self._registry.workers() if record.instance == instance), instance)
+        started = Started(frame.stream, frame.attempt, worker, instance)
         self._gateway.carry_out(stream, stream.life.on_started(started, time.monotonic(), watched))
 
     def _on_gap(self, stream: GenerationStream, watched: float) -> None:

@@ -73,7 +73,7 @@ class RequestSender:
         except NotConnectedError:
             _log.info("request waits for the connection to the broker request=%s", life.request_id)
         except MessageTooLargeError as error:
-            raise RequestTooLargeError(f"request {life.request_id}: {error}") from error
+            raise RequestTooLargeError(str(error), subject=life.subject) from error
         else:
             if action.place is Place.OWN:
                 self._registry.note_sent(life.target, (life.controller, life.stream), self._watched())

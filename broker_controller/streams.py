@@ -20,7 +20,7 @@ HIGH_WATER = 256 * 1024
 
 
 class StartInfo(Struct, frozen=True):
-    """Who runs it, which attempt it is (1 for the first), and how long it waited for a slot, in seconds."""
+    """Who runs it, or ran it last; the attempts (1 for the first); how long it waited for a slot, in seconds."""
 
     worker: str
     attempts: int
@@ -106,7 +106,9 @@ class GenerationStream:
         return items
 
     async def wait(self, timeout: float | None = None) -> bool:
-        """Wait until there is something to take; False after `timeout` seconds. True at once when it has ended.
+        """Wait until there is something to take; True at once when it has ended.
+
+        False after `timeout` seconds, or before, when there is news of its worker and nothing to take.
 
         Raises: ServiceError when it failed, after all that came before was taken.
         """
@@ -155,6 +157,12 @@ class GenerationStream:
         waiter = self._waiter
         if waiter is not None and not waiter.done():
             waiter.set_result(True)
+
+    def notice(self) -> None:
+        """There is news of its worker: whoever waits for chunks comes back without one."""
+        waiter = self._waiter
+        if waiter is not None and not waiter.done():
+            waiter.set_result(False)
 
     @property
     def unread(self) -> int:

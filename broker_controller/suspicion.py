@@ -20,16 +20,17 @@ class Suspicion:
 
     def __init__(self, max_kills: int) -> None:
         self._max_kills = max_kills
-        self._killed: set[str] = set()
+        self._killed: dict[str, str] = {}
+        """Names of the workers that are charged to it, by instance."""
         self._deaths = 0
         self._runs_since = 0.0
-        self._doubtful: dict[str, tuple[float, bool]] = {}
-        """Where its copy came back from before any obituary: when, and whether it was apart there."""
+        self._doubtful: dict[str, tuple[float, str, bool]] = {}
+        """Where its copy came back from before any obituary: when, the worker's name, whether it was apart there."""
 
     @property
-    def kills(self) -> int:
-        """Workers that died while they ran it apart."""
-        return len(self._killed)
+    def killed(self) -> tuple[str, ...]:
+        """The workers that died while they ran it apart, in order. One that was started again may be there twice."""
+        return tuple(self._killed.values())
 
     @property
     def apart(self) -> float:
@@ -40,8 +41,10 @@ class Suspicion:
         """It begins at a worker."""
         self._runs_since = now
 
-    def on_left(self, instance: str, now: float, *, is_dead: bool) -> bool:
+    def on_left(self, instance: str, now: float, *, worker: str, is_dead: bool) -> bool:
         """Its copy came back from a worker that did not say goodbye. `is_dead`: an obituary was seen.
+
+        `worker`: the name of that instance.
 
         Without one it counts as a death until it is clear that none comes: the next start cannot wait for that.
         """
@@ -51,19 +54,21 @@ class Suspicion:
         was_apart = self._is_apart(now)
         self._deaths += 1
         if is_dead:
-            return was_apart and self._charge(instance)
-        self._doubtful[instance] = now, was_apart
+            return was_apart and self._charge(instance, worker)
+        self._doubtful[instance] = now, worker, was_apart
         return False
 
     def on_obituary(self, instance: str, now: float) -> bool:
         """A worker that it does not run on any more is dead."""
         self._clear_doubt(now)
-        doubt = self._doubtful.pop(instance, None)
-        return doubt is not None and doubt[1] and self._charge(instance)
+        if instance not in self._doubtful:
+            return False
+        _, worker, was_apart = self._doubtful.pop(instance)
+        return was_apart and self._charge(instance, worker)
 
     def on_alive(self, instance: str) -> None:
         """The worker is not dead: it gave the request back, or its connection was cut for a moment."""
-        self._killed.discard(instance)
+        self._killed.pop(instance, None)
         if self._doubtful.pop(instance, None) is not None:
             self._deaths -= 1
 
@@ -71,10 +76,10 @@ class Suspicion:
         return now - self._runs_since < self.apart * MARGIN
 
     def _clear_doubt(self, now: float) -> None:
-        for instance, (since, _) in list(self._doubtful.items()):
+        for instance, (since, _, _) in list(self._doubtful.items()):
             if now - since >= OBITUARY_DELAY:
                 self.on_alive(instance)
 
-    def _charge(self, instance: str) -> bool:
-        self._killed.add(instance)
-        return self.kills >= self._max_kills
+    def _charge(self, instance: str, worker: str) -> bool:
+        self._killed[instance] = worker
+        return len(self._killed) >= self._max_kills

@@ -10,6 +10,7 @@ from msgspec import UNSET, Struct, UnsetType
 
 from broker_controller.dispatch import DispatchMethod
 from broker_controller.process_facts import ProcessFacts
+from broker_controller.waiting_line import WaitingRequest
 from broker_controller.worker_record import WorkerView
 
 # --- OpenAI's
@@ -126,13 +127,19 @@ class ModelList(Struct, frozen=True):
 
 
 class GeneratedText(Struct, frozen=True):
-    """The whole text so far; with a code other than 0, a sentence that says what went wrong."""
+    """The whole text so far; with a code other than 0, a sentence that says what went wrong.
+
+    The last object says who gave the answer where the headers could not; `queue_time` is in seconds.
+    """
 
     text: str
     error_code: int
     usage: TokenUsage | UnsetType = UNSET
     finish_reason: str | UnsetType = UNSET
     logprobs: dict[str, Any] | UnsetType = UNSET
+    worker: str | UnsetType = UNSET
+    attempts: int | UnsetType = UNSET
+    queue_time: float | UnsetType = UNSET
 
 
 class WorkerStatusAnswer(Struct, frozen=True):
@@ -228,6 +235,7 @@ class StreamCounts(Struct, frozen=True):
     finished: int
     failed: int
     inflight_bytes: int
+    waiting_requests: list[WaitingRequest]
 
 
 class Status(Struct, frozen=True):

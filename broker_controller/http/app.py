@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager
+from http import HTTPStatus
 from importlib import metadata
 from typing import Any
 
@@ -9,10 +10,10 @@ from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 
-from broker_controller.errors import BadRequestError, ServiceError
+from broker_controller.errors import BadRequestError, NoSuchPathError, ServiceError, Subject, WrongMethodError
 from broker_controller.http.access import AccessLog
 from broker_controller.http.documentation.parts import components
-from broker_controller.http.errors import ErrorAnswer, answer_for_error, answer_for_status
+from broker_controller.http.errors import answer_for_error
 from broker_controller.http.llava import llava_routes
 from broker_controller.http.openai import models_router, openai_routes
 from broker_controller.http.operations import operations_router
@@ -64,27 +65,33 @@ class _Application(FastAPI):
 
 
 async def _on_service_error(request: Request, error: ServiceError) -> Response:
-    return _response(answer_for_error(request.url.path, error))
+    return _response(request, error)
 
 
 async def _on_invalid_parameter(request: Request, error: RequestValidationError) -> Response:
     first = error.errors()[0]
     place = ".".join(str(part) for part in first["loc"])
-    return _response(answer_for_error(request.url.path, BadRequestError(f"{place} is not right: {first['msg']}")))
+    return _response(request, BadRequestError(f"{place} is not right: {first['msg']}"))
 
 
 async def _on_http_error(request: Request, error: HTTPException) -> Response:
     path = request.url.path
-    sentences = {
-        404: f"there is nothing at {path}: see /docs for what there is",
-        405: f"{path} does not take {request.method}: see /docs for what it takes",
-    }
-    sentence = sentences.get(error.status_code, str(error.detail))
-    headers = tuple((name.lower().encode(), value.encode()) for name, value in (error.headers or {}).items())
-    return _response(answer_for_status(path, error.status_code, sentence, headers))
+    told: ServiceError
+    match error.status_code:
+        case HTTPStatus.NOT_FOUND:
+            told = NoSuchPathError(f"there is nothing at {path}")
+        case HTTPStatus.METHOD_NOT_ALLOWED:
+            told = WrongMethodError(f"{path} does not take {request.method}")
+        case _:
+            told = BadRequestError(str(error.detail))
+    response = _response(request, told)
+    response.headers.update(error.headers or {})
+    return response
 
 
-def _response(answer: ErrorAnswer) -> Response:
+def _response(request: Request, error: ServiceError) -> Response:
+    error.about(Subject(request.state.request_id))
+    answer = answer_for_error(request.url.path, error)
     response = Response(answer.body, answer.status, media_type="application/json")
     response.raw_headers += answer.headers
     return response

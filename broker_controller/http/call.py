@@ -12,7 +12,7 @@ from typing import Any, cast
 import msgspec
 from starlette.types import Receive, Scope, Send
 
-from broker_controller.errors import BadRequestError, RequestTooLargeError
+from broker_controller.errors import BadRequestError, RequestTooLargeError, Subject
 
 Header = tuple[bytes, bytes]
 
@@ -28,14 +28,21 @@ class ClientLeftError(Exception):
 
 
 class Call:
-    """One request. `request_id` is the client's `X-Request-Id` or ours; `started` once a status was sent."""
+    """One request.
 
-    __slots__ = ("_send", "receive", "request_id", "scope", "started")
+    Attributes:
+        request_id: the client's `X-Request-Id`, or ours.
+        subject: what an error of it is about, as far as the surface knows by now.
+        started: a status was sent.
+    """
+
+    __slots__ = ("_send", "receive", "request_id", "scope", "started", "subject")
 
     def __init__(self, scope: Scope, receive: Receive, send: Send) -> None:
         self.scope = scope
         self.receive = receive
         self.request_id: str = scope["state"]["request_id"]
+        self.subject = Subject(self.request_id)
         self.started = False
         self._send = send
 
@@ -143,6 +150,4 @@ class Call:
 
 
 def _too_large(size: int, limit: int) -> RequestTooLargeError:
-    return RequestTooLargeError(
-        f"the body has {size} bytes or more, {limit} can be taken: send less, or smaller images"
-    )
+    return RequestTooLargeError(f"the body has {size} bytes or more, {limit} can be taken")

@@ -15,6 +15,8 @@ from broker_controller.http.call import OCTETS
 from broker_controller.http.errors import cumulative_error
 from broker_controller.http.events import usage_json
 from broker_controller.http.logprobs import append_logprobs
+from broker_controller.http.origin import start_fields
+from broker_controller.streams import StartInfo
 from broker_wire.messages import End, Piece
 
 _encode = msgspec.json.Encoder().encode
@@ -41,13 +43,24 @@ class CumulativeWriter:
         self._answer_from = len(self._object)
         self._logprobs: dict[str, Any] = {}
         self._finish_reason: str | None = None
+        self._origin: dict[str, Any] = {}
+        """Who gave the answer, where its headers do not say so."""
 
     def keepalive(self, outlook: Outlook | None) -> bytes:  # noqa: ARG002 - the interface
         """A bare NUL, whatever there would be to say: clients parse all else as JSON."""
         return END
 
-    def moved(self, attempts: int) -> bytes:  # noqa: ARG002 - the interface
-        """Nothing: the protocol has no comments."""
+    def leaves(self, worker: str) -> bytes:  # noqa: ARG002 - the interface
+        """A bare NUL."""
+        return END
+
+    def goes_on(self, start: StartInfo) -> bytes:  # noqa: ARG002 - the interface
+        """A bare NUL."""
+        return END
+
+    def came_from(self, start: StartInfo) -> bytes:
+        """Nothing yet: the last object has more keys. Clients read only those that they know."""
+        self._origin = start_fields(start)
         return b""
 
     def encode(self, items: Sequence[str | Piece | End]) -> bytes:
@@ -64,12 +77,14 @@ class CumulativeWriter:
             if end.usage is not None:
                 parts += (b', "usage": ', usage_json(end.usage))
             parts += (b', "finish_reason": ', _encode(self._finish_reason or end.finish_reason))
+            if self._origin:
+                parts += (b", ", _encode(self._origin)[1:-1])
         parts.append(b"}")
         return b"".join(parts)
 
     def fail(self, error: ServiceError) -> bytes:
         """The last object: a sentence in place of the text."""
-        return cumulative_error(error) + END
+        return cumulative_error(error, **self._origin) + END
 
     def _add(self, items: Sequence[str | Piece | End]) -> End | None:
         for item in items:

@@ -3,9 +3,9 @@
 Used by `routes`, by every surface, and by `app` for what happens outside of a surface.
 """
 
-import math
 from collections.abc import Callable
 from http import HTTPStatus
+from typing import Any
 
 import msgspec
 from msgspec import Struct
@@ -13,18 +13,15 @@ from msgspec import Struct
 from broker_controller.errors import (
     BadRequestError,
     EngineRefusedError,
+    InternalError,
     ModelNotFoundError,
     ServiceError,
+    Subject,
+    client_text,
     meaning_of,
+    retry_seconds,
 )
 from broker_controller.http.call import JSON, OCTETS, Header
-
-DEFAULT_RETRY_AFTER = 1
-"""Seconds, where the error itself does not say."""
-
-_WITH_RETRY_AFTER = frozenset(
-    {HTTPStatus.TOO_MANY_REQUESTS, HTTPStatus.SERVICE_UNAVAILABLE, HTTPStatus.GATEWAY_TIMEOUT}
-)
 
 
 class ErrorAnswer(Struct, frozen=True):
@@ -43,8 +40,13 @@ ErrorStyle = Callable[[ServiceError], ErrorAnswer]
 def openai_error(error: ServiceError) -> bytes:
     """OpenAI's error object."""
     meaning = meaning_of(error)
-    parameter = "model" if isinstance(error, ModelNotFoundError) else None
-    return _openai_object(str(error), meaning.openai_type, meaning.openai_code, parameter)
+    fields = {
+        "message": client_text(error),
+        "type": meaning.openai_type,
+        "param": "model" if isinstance(error, ModelNotFoundError) else None,
+        "code": meaning.openai_code,
+    }
+    return msgspec.json.encode({"error": fields})
 
 
 def openai_style(error: ServiceError) -> ErrorAnswer:
@@ -52,15 +54,16 @@ def openai_style(error: ServiceError) -> ErrorAnswer:
     return ErrorAnswer(meaning_of(error).status, openai_error(error), _retry_after(error))
 
 
-def cumulative_error(error: ServiceError) -> bytes:
-    """LLaVA's object: a text for the user, and a code."""
-    return b'{"text": %b, "error_code": %d}' % (msgspec.json.encode(str(error)), meaning_of(error).llava_code)
+def cumulative_error(error: ServiceError, **more: Any) -> bytes:
+    """LLaVA's object: a text for the user, a code, and what else is known of the answer."""
+    return msgspec.json.encode({"text": client_text(error), "error_code": meaning_of(error).llava_code, **more})
 
 
 def cumulative_style(error: ServiceError) -> ErrorAnswer:
     """LLaVA's object. Its clients know no status but 200, except for requests that are no requests."""
     is_no_request = isinstance(error, BadRequestError) and not isinstance(error, EngineRefusedError)
-    return ErrorAnswer(meaning_of(error).status if is_no_request else HTTPStatus.OK, cumulative_error(error))
+    status = meaning_of(error).status if is_no_request else HTTPStatus.OK
+    return ErrorAnswer(status, cumulative_error(error), _retry_after(error))
 
 
 def cumulative_stream_style(error: ServiceError) -> ErrorAnswer:
@@ -68,48 +71,25 @@ def cumulative_stream_style(error: ServiceError) -> ErrorAnswer:
     answer = cumulative_style(error)
     if answer.status != HTTPStatus.OK:
         return answer
-    return ErrorAnswer(answer.status, answer.body + b"\0", content_type=OCTETS)
+    return ErrorAnswer(answer.status, answer.body + b"\0", answer.headers, OCTETS)
 
 
 def detail_style(error: ServiceError) -> ErrorAnswer:
     """As FastAPI writes errors: for everything that has no protocol's own form."""
-    return ErrorAnswer(meaning_of(error).status, _detail_object(str(error)), _retry_after(error))
-
-
-def answer_for_status(path: str, status: int, sentence: str, headers: tuple[Header, ...] = ()) -> ErrorAnswer:
-    """An error of HTTP itself (no such path, not this method), in the form of the path's protocol."""
-    if _is_openai(path):
-        kind = "server_error" if status >= HTTPStatus.INTERNAL_SERVER_ERROR else "invalid_request_error"
-        code = HTTPStatus(status).phrase.lower().replace(" ", "_")
-        return ErrorAnswer(status, _openai_object(sentence, kind, code, None), headers)
-    return ErrorAnswer(status, _detail_object(sentence), headers)
+    body = msgspec.json.encode({"detail": client_text(error)})
+    return ErrorAnswer(meaning_of(error).status, body, _retry_after(error))
 
 
 def answer_for_error(path: str, error: ServiceError) -> ErrorAnswer:
     """A `ServiceError` outside of a surface, in the form of the path's protocol."""
-    return openai_style(error) if _is_openai(path) else detail_style(error)
+    return openai_style(error) if path.startswith("/v1/") else detail_style(error)
 
 
 def answer_for_bug(path: str, request_id: str) -> ErrorAnswer:
     """What a client is told of an error that nobody foresaw. The traceback is in the log, under the same id."""
-    sentence = f"request {request_id} failed inside the controller; its log has the reason under this id"
-    return answer_for_status(path, HTTPStatus.INTERNAL_SERVER_ERROR, sentence)
-
-
-def _is_openai(path: str) -> bool:
-    return path.startswith("/v1/")
-
-
-def _openai_object(message: str, kind: str, code: str, parameter: str | None) -> bytes:
-    return msgspec.json.encode({"error": {"message": message, "type": kind, "param": parameter, "code": code}})
-
-
-def _detail_object(sentence: str) -> bytes:
-    return msgspec.json.encode({"detail": sentence})
+    return answer_for_error(path, InternalError("it failed inside the controller", subject=Subject(request_id)))
 
 
 def _retry_after(error: ServiceError) -> tuple[Header, ...]:
-    if meaning_of(error).status not in _WITH_RETRY_AFTER:
-        return ()
-    seconds = DEFAULT_RETRY_AFTER if error.retry_after is None else math.ceil(error.retry_after)
-    return ((b"retry-after", b"%d" % max(1, seconds)),)
+    seconds = retry_seconds(error)
+    return () if seconds is None else ((b"retry-after", b"%d" % seconds),)

@@ -14,7 +14,9 @@ from broker_controller.errors import ServiceError
 from broker_controller.forecast import Outlook
 from broker_controller.http.errors import openai_error
 from broker_controller.http.foreign import ForeignChunks
+from broker_controller.http.origin import printable, start_comment
 from broker_controller.http.shapes import Shape
+from broker_controller.streams import StartInfo
 from broker_wire.messages import End, Piece, Usage
 
 _encode = msgspec.json.Encoder().encode
@@ -57,9 +59,17 @@ class EventWriter:
         forecast = b"" if outlook.seconds is None else b" forecast=%ds" % math.ceil(outlook.seconds)
         return b": waiting about place=%d of %d%b\n\n" % (outlook.place, outlook.length, forecast)
 
-    def moved(self, attempts: int) -> bytes:
+    def leaves(self, worker: str) -> bytes:
         """A comment line."""
-        return b": moved attempts=%d\n\n" % attempts
+        return b": moving from=%b\n\n" % printable(worker)
+
+    def goes_on(self, start: StartInfo) -> bytes:
+        """A comment line."""
+        return b": moved worker=%b attempts=%d\n\n" % (printable(start.worker), start.attempts)
+
+    def came_from(self, start: StartInfo) -> bytes:
+        """A comment line."""
+        return b": %b\n\n" % start_comment(start)
 
     def encode(self, items: Sequence[str | Piece | End]) -> bytes:
         """One event for each chunk: clients count them."""

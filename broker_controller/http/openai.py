@@ -1,5 +1,6 @@
 """OpenAI's protocol: models, chats and completions, streaming and not, with its errors and the real status."""
 
+from collections.abc import Callable
 from functools import partial
 
 import msgspec
@@ -9,7 +10,7 @@ from msgspec import Struct
 from broker_controller.errors import ModelNotFoundError
 from broker_controller.http.answer_types import ModelList, ModelObject
 from broker_controller.http.answers import assemble
-from broker_controller.http.bodies import BodyReader, ChatBody, CompletionBody, check_model
+from broker_controller.http.bodies import BodyReader, ChatBody, CompletionBody
 from broker_controller.http.call import Call
 from broker_controller.http.documentation import openai as docs
 from broker_controller.http.errors import openai_style
@@ -17,7 +18,7 @@ from broker_controller.http.events import EventWriter
 from broker_controller.http.routes import CallRoute
 from broker_controller.http.services import Services
 from broker_controller.http.shapes import CHAT, COMPLETION, Shape
-from broker_controller.http.streaming import start_headers, stream_answer, whole_answer
+from broker_controller.http.streaming import stream_answer, whole_answer
 from broker_wire.messages import Operation
 
 TAG = "OpenAI"
@@ -29,26 +30,22 @@ class Surface(Struct, frozen=True):
     services: Services
     operation: Operation
     shape: Shape
-    reader: BodyReader[ChatBody] | BodyReader[CompletionBody]
+    read: Callable[[bytes], ChatBody | CompletionBody]
 
     async def generate(self, call: Call) -> None:
         """Raises: ServiceError."""
-        body = await self.services.read_body(call)
-        asked = self.reader.read(body)
-        stream = await self.services.submit(call, check_model(asked.model), self.operation, body)
+        asked, stream = await self.services.take(call, self.read, self.operation)
         if asked.stream:
             include_usage = asked.stream_options is not None and asked.stream_options.include_usage is True
             await stream_answer(call, stream, EventWriter(self.shape, asked.model, include_usage=include_usage))
-            return
-        items = await whole_answer(call, stream)
-        if items:
-            await call.respond(200, assemble(self.shape, asked.model, items), headers=start_headers(stream))
+        else:
+            await whole_answer(call, stream, partial(assemble, self.shape, asked.model))
 
 
 def openai_routes(services: Services) -> list[CallRoute]:
     """The POST routes."""
-    chat = Surface(services, Operation.CHAT, CHAT, BodyReader(ChatBody))
-    completion = Surface(services, Operation.COMPLETION, COMPLETION, BodyReader(CompletionBody))
+    chat = Surface(services, Operation.CHAT, CHAT, BodyReader(ChatBody).read)
+    completion = Surface(services, Operation.COMPLETION, COMPLETION, BodyReader(CompletionBody).read)
     route = partial(CallRoute, style=openai_style, tag=TAG)
     return [
         route("/v1/chat/completions", chat.generate, docs=docs.CHAT_COMPLETIONS),

@@ -43,7 +43,7 @@ class CallRoute(APIRoute):
         try:
             await self._endpoint(call)
         except ServiceError as error:
-            answer = self._style(error)
+            answer = self._style(error.about(call.subject))
             await call.respond(answer.status, answer.body, answer.content_type, answer.headers)
         except ClientLeftError:
             return

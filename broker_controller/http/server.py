@@ -16,7 +16,6 @@ from typing import cast
 import uvicorn
 from starlette.types import ASGIApp
 
-from broker_controller.errors import ShuttingDownError
 from broker_controller.gateway import Gateway
 from broker_controller.http.connection import BoundedConnection
 from broker_controller.http.last_requests import Connection, accept_waiting, let_them_ask
@@ -189,6 +188,4 @@ class Server(uvicorn.Server):
         streams = list(self._gateway.streams.values())
         _log.warning("answers cut off, the time to drain is up streams=%d", len(streams))
         for stream in streams:
-            error = ShuttingDownError(f"request {stream.request_id}: this controller has shut down; ask another one")
-            stream.cancel()
-            stream.fail(error)
+            self._gateway.shut_down(stream)

@@ -1,12 +1,16 @@
 """The parts of one controller that the HTTP surfaces use."""
 
+from collections.abc import Callable
+from typing import TypeVar
+
 from msgspec import Struct
 
 from broker_controller.bridge import Bridges
 from broker_controller.controller import Controller
-from broker_controller.errors import BadRequestError
+from broker_controller.errors import NOT_QUEUED, BadRequestError, Subject
 from broker_controller.fleet import Fleet
 from broker_controller.gateway import Gateway
+from broker_controller.http.bodies import ChatBody, CompletionBody, GenerateBody, check_model
 from broker_controller.http.call import Call
 from broker_controller.links import Links
 from broker_controller.queue_watch import QueueWatch
@@ -15,6 +19,8 @@ from broker_controller.settings import Settings
 from broker_controller.streams import GenerationStream
 from broker_wire.garbage import GarbageBin
 from broker_wire.messages import Operation, ResumeMode
+
+GeneratingBodyT = TypeVar("GeneratingBodyT", bound=ChatBody | CompletionBody | GenerateBody)
 
 
 class Services(Struct, frozen=True):
@@ -31,16 +37,23 @@ class Services(Struct, frozen=True):
 
     async def read_body(self, call: Call) -> bytes:
         """Raises: RequestTooLargeError, BadRequestError, OverloadedError, ClientLeftError."""
-        with self.gateway.receiving(call.request_id) as count:
+        with self.gateway.receiving() as count:
             return await call.read_body(self.settings.max_body_bytes, count)
 
-    async def submit(
-        self, call: Call, model: str, operation: Operation, body: bytes, worker: str | None = None
-    ) -> GenerationStream:
-        """Send a request on its way, to `worker` alone if one is named.
+    async def take(
+        self, call: Call, read: Callable[[bytes], GeneratingBodyT], operation: Operation, worker: str | None = None
+    ) -> tuple[GeneratingBodyT, GenerationStream]:
+        """Take a request for a model and send it on its way, to `worker` alone if one is named.
 
-        Raises: ServiceError.
+        `read` makes of the body what the controller needs to know of it.
+
+        Raises: ServiceError, ClientLeftError.
         """
+        call.subject = Subject(call.request_id, stage=NOT_QUEUED)
+        body = await self.read_body(call)
+        asked = read(body)
+        model = check_model(asked.model)
+        call.subject = Subject(call.request_id, model, NOT_QUEUED)
         submission = Submission(
             model=model,
             operation=operation,
@@ -50,7 +63,7 @@ class Services(Struct, frozen=True):
             pinned_worker=worker,
             resume=_wished_resume(call),
         )
-        return await self.gateway.submit(submission)
+        return asked, await self.gateway.submit(submission)
 
 
 def _wished_resume(call: Call) -> ResumeMode | None:

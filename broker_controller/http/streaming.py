@@ -7,14 +7,12 @@ happens to every chunk of every client is here, and in the writers.
 import asyncio
 import logging
 import time
-from collections.abc import Sequence
-from typing import Protocol
-from urllib.parse import quote
+from collections.abc import Callable, Sequence
 
-from broker_controller.decisions import Stage
 from broker_controller.errors import ServiceError
-from broker_controller.forecast import Outlook
+from broker_controller.http.answer_writer import AnswerWriter, SideNotes
 from broker_controller.http.call import Call, Header
+from broker_controller.http.origin import start_headers
 from broker_controller.streams import GenerationStream
 from broker_wire.messages import End, Piece
 
@@ -31,34 +29,6 @@ _STREAM_HEADERS: list[Header] = [
     (b"cache-control", b"no-cache"),
     (b"x-accel-buffering", b"no"),  # nginx would collect the answer otherwise
 ]
-
-
-class AnswerWriter(Protocol):
-    """A protocol's way to write a streamed answer.
-
-    Attributes:
-        content_type: of the answer.
-        hold: seconds for which the status waits for a worker to start, so that it is a real one.
-        bytes_per_second: no faster, where each write repeats what came before; None where it does not.
-    """
-
-    content_type: bytes
-    hold: float
-
-    @property
-    def bytes_per_second(self) -> int | None: ...
-
-    def keepalive(self, outlook: Outlook | None) -> bytes:
-        """Bytes that clients skip, for an answer that waits; `outlook` where it waits in a queue."""
-
-    def moved(self, attempts: int) -> bytes:
-        """Bytes that clients skip, before the end of an answer that took several attempts."""
-
-    def encode(self, items: Sequence[str | Piece | End]) -> bytes:
-        """What to send for these; the last of all is an `End`."""
-
-    def fail(self, error: ServiceError) -> bytes:
-        """The end of an answer that went wrong after its status was sent."""
 
 
 async def stream_answer(call: Call, stream: GenerationStream, writer: AnswerWriter) -> None:
@@ -78,26 +48,26 @@ async def stream_answer(call: Call, stream: GenerationStream, writer: AnswerWrit
 async def _stream(call: Call, stream: GenerationStream, writer: AnswerWriter) -> None:
     with call.ended_by_client():
         waits = not await stream.wait_started(writer.hold)
+        notes = SideNotes(stream, writer)
         await call.start(200, [(b"content-type", writer.content_type), *_STREAM_HEADERS, *start_headers(stream)])
         if waits:
-            await call.write(writer.keepalive(_outlook(stream)))
+            await call.write(notes.now())
         try:
-            await _write_chunks(call, stream, writer)
+            await _write_chunks(call, stream, writer, notes)
         except ServiceError as error:
-            await call.write(_moved(stream, writer) + writer.fail(error), last=True)
+            error.about(stream.life.subject)
+            await call.write(notes.last() + writer.fail(error), last=True)
 
 
-async def _write_chunks(call: Call, stream: GenerationStream, writer: AnswerWriter) -> None:
+async def _write_chunks(call: Call, stream: GenerationStream, writer: AnswerWriter, notes: SideNotes) -> None:
     rate = writer.bytes_per_second
     while True:
         if not await stream.wait(KEEPALIVE_INTERVAL):
-            await call.write(writer.keepalive(_outlook(stream)))
+            await call.write(notes.now())
             continue
         items = stream.take()
-        data = writer.encode(items)
         last = type(items[-1]) is End
-        if last:
-            data = _moved(stream, writer) + data
+        data = notes.last() + writer.encode(items) if last else writer.encode(items)
         await call.write(data, last=last)
         if last:
             return
@@ -105,17 +75,10 @@ async def _write_chunks(call: Call, stream: GenerationStream, writer: AnswerWrit
             await asyncio.sleep(rest)
 
 
-def _outlook(stream: GenerationStream) -> Outlook | None:
-    return stream.outlook if stream.life.stage is Stage.WAITING else None
-
-
-def _moved(stream: GenerationStream, writer: AnswerWriter) -> bytes:
-    moves = stream.life.moves
-    return writer.moved(moves + 1) if moves else b""
-
-
-async def whole_answer(call: Call, stream: GenerationStream) -> list[str | Piece | End]:
-    """Everything that a request gives, for an answer that does not stream; [] when the client left before.
+async def whole_answer(
+    call: Call, stream: GenerationStream, encode: Callable[[Sequence[str | Piece | End]], bytes]
+) -> None:
+    """Answer with everything that a request gives in one body, which `encode` makes of it.
 
     Raises: ServiceError.
     """
@@ -125,20 +88,9 @@ async def whole_answer(call: Call, stream: GenerationStream) -> list[str | Piece
             while not (items and type(items[-1]) is End):
                 await stream.wait()
                 items += stream.take()
-            return items
+            await call.respond(200, encode(items), headers=start_headers(stream))
+    except ServiceError as error:
+        error.about(stream.life.subject)
+        raise
     finally:
         stream.cancel()
-    return []
-
-
-def start_headers(stream: GenerationStream) -> list[Header]:
-    """Who runs it, the number of attempts, and how long it waited for a slot; nothing before it has started."""
-    start = stream.start
-    if start is None:
-        return []
-    return [
-        # A name is printable ASCII; what claims another one must not break the response.
-        (b"x-worker", quote(start.worker, safe=":/?#[]@!$&'()*+,;=._~-").encode("ascii")),
-        (b"x-attempts", b"%d" % start.attempts),
-        (b"x-queue-time", b"%.3f" % start.queue_seconds),
-    ]

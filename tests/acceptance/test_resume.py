@@ -1,14 +1,17 @@
 """An answer of any kind whose worker is killed in the middle: the client has all of it, once, or one clear error."""
 
 import json
+import re
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import httpx
 import pytest
 
-from tests.acceptance.fleet import Fleet, RunningController
+from tests.acceptance.fleet import Fleet, RunningController, echo_text
 from tests.processes import Process
+from tests.waiting import eventually_sync
 
 
 def start(fleet: Fleet) -> tuple[RunningController, dict[str, Process]]:
@@ -47,6 +50,17 @@ def read(answer: Iterator[str], workers: dict[str, Process] | None = None) -> tu
     return chunks, comments
 
 
+def busy_worker(controller: RunningController) -> str:
+    """The one that says it has a request; "" while none does."""
+    return next((worker["name"] for worker in controller.get("/status")["workers"] if worker["running"]), "")
+
+
+def dead(workers: dict[str, Process]) -> str:
+    """The one that was killed."""
+    (name,) = (name for name, worker in workers.items() if worker.returncode is not None)
+    return name
+
+
 def without_identity(chunks: list[Any]) -> list[Any]:
     plain = json.loads(json.dumps(chunks))
     for chunk in plain:
@@ -64,7 +78,41 @@ def test_a_stream_of_any_kind_goes_on_where_its_killed_worker_stopped(fleet: Fle
     chunks, comments = read(lines(controller, kind), workers)
     assert without_identity(chunks) == without_identity(undisturbed)
     assert len({(chunk["id"], chunk["created"]) for chunk in chunks}) == 1
-    assert ": moved attempts=2" in comments
+    # At the moment of the move, or else at the end alone: the client may just have been busy with a chunk.
+    *_, last = comments
+    (survivor,) = (name for name, worker in workers.items() if worker.returncode is None)
+    assert re.fullmatch(rf": worker={survivor} attempts=2 queue_time=\d+\.\d{{3}}", last)
+    assert set(comments[:-1]) <= {f": moving from={dead(workers)}", f": moved worker={survivor} attempts=2"}
+
+
+def test_a_whole_answer_whose_worker_is_killed_says_how_many_attempts_it_took(fleet: Fleet) -> None:
+    controller, workers = start(fleet)
+    undisturbed = controller.chat("text", 60)
+    eventually_sync(lambda: not busy_worker(controller))
+    with ThreadPoolExecutor() as threads:
+        answer = threads.submit(controller.chat, "text", 60)
+        busy = eventually_sync(lambda: busy_worker(controller))
+        workers[busy].kill()
+        moved = answer.result()
+    (survivor,) = workers.keys() - {busy}
+    assert moved.json()["choices"] == undisturbed.json()["choices"]
+    assert undisturbed.headers["x-attempts"] == "1"
+    assert (moved.headers["x-attempts"], moved.headers["x-worker"]) == ("2", survivor)
+
+
+def test_the_last_object_of_llavas_stream_says_who_gave_an_answer_that_moved(fleet: Fleet) -> None:
+    controller = fleet.controller()
+    workers = {name: fleet.worker(name, "--tokens-per-second", "20") for name in ("w1", "w2")}
+    controller.wait_for_workers(*workers)
+    answer = controller.stream("one two", 60)
+    next(answer)
+    busy = eventually_sync(lambda: busy_worker(controller))
+    workers[busy].kill()
+    *_, before, last = answer
+    assert last["text"] == echo_text("one two", 60)
+    assert "worker" not in before
+    assert (last["attempts"], last["worker"]) == (2, *(workers.keys() - {busy}))
+    assert last["queue_time"] >= 0
 
 
 def test_an_engine_that_answers_otherwise_the_second_time_ends_the_stream_with_one_error(fleet: Fleet) -> None:

@@ -147,6 +147,7 @@ def main() -> None:
     parser.add_argument("--drain-timeout", type=float, default=600.0)
     parser.add_argument("--grace", type=float, default=GRACE)
     parser.add_argument("--queue-limit", type=int, default=QueueBounds().max_length)
+    parser.add_argument("--queue-bytes", type=int, default=QueueBounds().max_bytes)
     parser.add_argument("--queue-type", type=QueueType, default=QueueBounds().type)
     options = parser.parse_args()
     log_to_stderr("info")
@@ -156,7 +157,7 @@ def main() -> None:
         broker_url=options.broker_url,
         prefix=options.prefix,
         drain_timeout=options.drain_timeout,
-        bounds=QueueBounds(options.queue_limit, type=options.queue_type),
+        bounds=QueueBounds(options.queue_limit, options.queue_bytes, options.queue_type),
         grace=options.grace,
     )
     engine = Engine(options.name, options.tokens_per_second, options.journal)

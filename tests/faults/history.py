@@ -3,14 +3,20 @@
 Written by `load`, judged at the end of every fault test.
 """
 
+import re
 from enum import StrEnum
 
 from msgspec import Struct, field
 
+from broker_controller.errors import MEANINGS, REMEDIES
 from tests.faults.engine import expected
 
 SLACK = 5.0
 """Seconds after its deadline in which a request has to have ended, on a machine that is busy."""
+
+
+STAGES = re.compile(r"before it was queued|in the queue|starting|after \d+ chunks?|at the end of the answer of worker")
+"""One of these is in every error of a request for a model."""
 
 
 class Verdict(StrEnum):
@@ -90,7 +96,7 @@ def judge(exchange: Exchange) -> Verdict:
     if not whole.startswith(text):
         return Verdict.DUPLICATED if _repeats(text, whole) else Verdict.LOST
     if exchange.errors:
-        return Verdict.ERROR if text != whole and _is_clear(exchange.error) else Verdict.LOST
+        return Verdict.ERROR if text != whole and _is_clear(exchange) else Verdict.LOST
     return Verdict.COMPLETE if text == whole and exchange.finished else Verdict.LOST
 
 
@@ -101,5 +107,14 @@ def _repeats(text: str, whole: str) -> bool:
     return bool(wrong) and " ".join(wrong) in text[:right]
 
 
-def _is_clear(error: dict[str, object]) -> bool:
-    return bool(error.get("code")) and bool(error.get("message"))
+def _is_clear(exchange: Exchange) -> bool:
+    """Whether the error says which request, for which model, where it was, and what to do."""
+    code, message = exchange.error.get("code"), str(exchange.error.get("message", ""))
+    remedies = [
+        REMEDIES[kind] for kind, meaning in MEANINGS.items() if code in (meaning.openai_code, meaning.llava_code)
+    ]
+    return (
+        f"request {exchange.id} for model " in message
+        and STAGES.search(message) is not None
+        and any(message.endswith(remedy) for remedy in remedies)
+    )

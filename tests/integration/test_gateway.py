@@ -234,10 +234,16 @@ async def test_whoever_works_for_nobody_is_stopped(service: ControllerService, w
     assert service.garbage.counts["replies"] == 1
 
 
-async def test_a_deadline_ends_a_waiting_request(service: ControllerService, worker: HandWorker) -> None:
-    stream = await service.gateway.submit(submission(timeout=0.1))
-    with pytest.raises(DeadlineError, match="in the queue"):
+async def test_a_deadline_ends_a_waiting_request(
+    service: ControllerService, worker: HandWorker, eventually: Eventually
+) -> None:
+    stream = await service.gateway.submit(submission(timeout=3.0))
+    await eventually(lambda: stream.life.accepted)
+    with pytest.raises(DeadlineError, match="in the queue: its time of 3 s was up") as caught:
         await stream.wait(15)
+    # Nothing has finished yet: whoever comes back at once would wait as long.
+    assert caught.value.retry_after is not None
+    assert 3 <= caught.value.retry_after < 15
 
 
 async def test_the_deadline_is_no_engines_error_even_if_the_worker_notices_first(
@@ -415,6 +421,33 @@ async def test_garbage_is_counted_and_nothing_stops(
         request.controller, Started(request.stream, 1, "w1", worker.instance), End(request.stream, 1, 0, "stop")
     )
     assert await read_all(stream) == [End(request.stream, 1, 0, "stop")]
+
+
+async def test_a_worker_that_comes_back_in_time_serves_who_waited_for_it(
+    service: ControllerService, broker_url: str, topology: Topology, eventually: Eventually
+) -> None:
+    async with HandWorker(broker_url, topology, "w1", "m") as former:
+        former.announce(first=True)
+        await eventually(lambda: service.controller.list_models() == ["m"])
+        former.say(Goodbye("w1", former.instance))
+        await eventually(lambda: service.controller.list_models() == [])
+    stream = await service.gateway.submit(submission())
+    # It was looked at, and nobody was there to take it.
+    await eventually(lambda: stream.outlook is not None and stream.life.accepted)
+    assert service.gateway.status()["waiting"] == 1
+    async with HandWorker(broker_url, topology, "w1", "m") as returned:
+        returned.announce(first=True)
+        await returned.consume("model")
+        request, delivery = await returned.take()
+        end = End(request.stream, request.attempt, 1)
+        returned.reply(
+            request.controller,
+            Started(request.stream, request.attempt, "w1", returned.instance),
+            Texts(request.stream, request.attempt, 0, ["here"]),
+            end,
+        )
+        returned.ack(delivery)
+        assert await read_all(stream) == ["here", end]
 
 
 async def test_nobody_waits_for_ever_for_a_model_whose_workers_have_left(

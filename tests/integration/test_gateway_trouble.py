@@ -1,5 +1,7 @@
 """The controller's broker side when something is lost on the way, against workers played by hand on a real RabbitMQ."""
 
+import asyncio
+
 import pytest
 
 from broker_controller.decisions import Action, Limits
@@ -113,18 +115,53 @@ async def test_a_worker_that_takes_a_slow_readers_stream_over_is_held_too(broker
         assert await second.told(Pause) == Pause(service.controller_id, request.stream)
 
 
-async def test_frames_whose_started_was_lost_count_as_a_start(broker_url: str, topology: Topology) -> None:
+async def test_whoever_waits_for_chunks_hears_of_a_move_as_it_happens(broker_url: str, topology: Topology) -> None:
+    async with (
+        running_service(broker_url, topology) as service,
+        HandWorker(broker_url, topology, "w1", "m") as first,
+        HandWorker(broker_url, topology, "w2", "m") as second,
+    ):
+        await first.consume("model")
+        stream = await service.gateway.submit(submission())
+        request, _ = await first.take()
+        await first.make_will()
+        first.reply(
+            request.controller,
+            Started(request.stream, 1, "w1", first.instance),
+            Texts(request.stream, 1, 0, ["a"]),
+        )
+        assert await stream.wait(15)
+        assert stream.take() == ["a"]
+        listening = asyncio.create_task(stream.wait())
+        await first.die()
+        assert await asyncio.wait_for(listening, 15) is False
+        assert stream.life.is_without_worker
+        listening = asyncio.create_task(stream.wait())
+        await second.consume("model")
+        moved, _ = await second.take()
+        second.reply(moved.controller, Ask(moved.stream, moved.attempt, "w2", second.instance))
+        assert await asyncio.wait_for(listening, 15) is False
+        assert stream.start is not None
+        assert (stream.start.worker, stream.start.attempts) == ("w2", 2)
+
+
+async def test_frames_whose_started_was_lost_count_as_a_start(
+    broker_url: str, topology: Topology, eventually: Eventually
+) -> None:
     async with (
         running_service(broker_url, topology) as service,
         HandWorker(broker_url, topology, "w1", "m") as hand,
     ):
         await hand.consume("model")
+        hand.announce(first=True)
+        await eventually(lambda: service.controller.list_models() == ["m"])
         service.gateway.watched.stop()
         stream = await service.gateway.submit(submission())
         request, _ = await hand.take()
         hand.reply(request.controller, Texts(request.stream, 1, 0, ["a"]))
         assert await stream.wait_started(15)
         assert stream.start is not None
+        assert stream.start.worker == "w1"
         assert stream.start.queue_seconds >= 0
         hand.reply(request.controller, End(request.stream, 1, 1))
         assert (await read_all(stream))[0] == "a"

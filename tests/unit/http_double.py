@@ -23,7 +23,7 @@ from broker_controller.lifecycle import RequestLife
 from broker_controller.request_sender import Submission
 from broker_controller.settings import Settings
 from broker_controller.streams import GenerationStream
-from broker_wire.messages import Announce, End, ModelCard, Piece, Started, Usage
+from broker_wire.messages import Announce, Ask, End, ModelCard, Piece, Started, Usage
 
 WITHIN = 10.0
 """Seconds that a test waits for what has to come."""
@@ -58,7 +58,15 @@ class PlayedStream:
         self.real.feed(items, 1)
         return self
 
+    def move(self, worker: str) -> Self:
+        """The worker is dead, and its copy goes on at this one."""
+        now = time.monotonic()
+        self.life.on_ask(Ask(1, self.life.copy, worker, f"instance-of-{worker}"), now, now)
+        self.real.notice()
+        return self
+
     def end(self, finish_reason: str = "stop", usage: Usage | None = None, result: bytes | None = None) -> Self:
+        self.life.finish()
         self.real.end(End(1, 1, 99, finish_reason, usage, result))
         return self
 
@@ -79,7 +87,7 @@ class GatewayDouble:
         self._submitted: asyncio.Queue[PlayedStream] = asyncio.Queue()
 
     @contextmanager
-    def receiving(self, request_id: str) -> Iterator[Callable[[int], None]]:
+    def receiving(self) -> Iterator[Callable[[int], None]]:
         yield lambda _: None
 
     async def submit(self, submission: Submission) -> GenerationStream:

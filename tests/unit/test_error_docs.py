@@ -2,13 +2,19 @@
 
 from pathlib import Path
 
-from broker_controller.error_docs import page
-from broker_controller.errors import MEANINGS, REMEDIES
+from broker_controller.error_docs import EXAMPLES, page
+from broker_controller.errors import MEANINGS, REMEDIES, ServiceError
+
+
+def kinds(of: type[ServiceError] = ServiceError) -> set[type[ServiceError]]:
+    return {kind for direct in of.__subclasses__() for kind in {direct} | kinds(direct)}
 
 
 def test_the_page_about_errors_is_not_stale() -> None:
     assert (Path(__file__).parents[2] / "docs" / "errors.md").read_text(encoding="utf-8") == page()
 
 
-def test_every_error_has_a_remedy() -> None:
-    assert REMEDIES.keys() == MEANINGS.keys()
+def test_every_error_has_a_meaning_a_remedy_and_an_example() -> None:
+    assert kinds() == MEANINGS.keys()
+    assert kinds() == REMEDIES.keys()
+    assert [type(example) for example in EXAMPLES] == list(MEANINGS)

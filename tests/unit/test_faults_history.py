@@ -10,7 +10,13 @@ from tests.faults.report import rows_of, table
 
 PROMPT = "one two three four five six seven"
 RIGHT = expected(PROMPT, 20)
-CAUSE = {"code": "worker_lost", "type": "server_error", "message": "the worker was lost"}
+SENTENCE = "request r1 for model 'm', on worker 'w1' after 3 chunks: the worker was lost"
+CAUSE = {"code": "worker_lost", "message": f"{SENTENCE}. Send the request again."}
+"""As in OpenAI's protocol."""
+
+
+def caused(message: str, code: str | int = "worker_lost") -> dict[str, object]:
+    return {"code": code, "message": message}
 
 
 def exchange(text: str, **fields: Any) -> Exchange:
@@ -35,7 +41,13 @@ def exchange(text: str, **fields: Any) -> Exchange:
         (exchange(RIGHT[:20] + "xy", errors=[CAUSE]), Verdict.LOST),
         (exchange(RIGHT[:20], errors=[CAUSE, CAUSE]), Verdict.DUPLICATED),
         (exchange(RIGHT, errors=[CAUSE]), Verdict.LOST),
+        (exchange(RIGHT[:20], errors=[caused(f"{SENTENCE}. Send the request again.", 3)]), Verdict.ERROR),
         (exchange(RIGHT[:20], errors=[{"message": "it failed"}]), Verdict.LOST),
+        (exchange(RIGHT[:20], errors=[caused(SENTENCE)]), Verdict.LOST),
+        (exchange(RIGHT[:20], errors=[caused(f"{SENTENCE}. Send the request again.", "poison")]), Verdict.LOST),
+        (exchange(RIGHT[:20], errors=[caused(CAUSE["message"].replace("r1", "r12"))]), Verdict.LOST),
+        (exchange(RIGHT[:20], errors=[caused(CAUSE["message"].replace("for model 'm'", ""))]), Verdict.LOST),
+        (exchange(RIGHT[:20], errors=[caused(CAUSE["message"].replace("after 3 chunks", ""))]), Verdict.LOST),
     ],
 )
 def test_each_way_to_be_wrong_is_seen(seen: Exchange, verdict: Verdict) -> None:

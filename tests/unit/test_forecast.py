@@ -52,6 +52,13 @@ def test_the_time_to_retry_has_bounds_and_a_value_when_nothing_is_known() -> Non
     assert finished(1, 20).retry_after("another", 10, 10, 20) == UNKNOWN_RETRY
 
 
+def test_whose_time_is_up_comes_back_when_the_queue_is_served_or_after_as_long_as_it_waited() -> None:
+    assert finished(0.5, 300).after_deadline("m", 20, 600.0, 300) == pytest.approx(40.0, rel=0.1)
+    assert finished(0.5, 300).after_deadline("m", 0, 600.0, 300) == 1.0
+    assert Forecasts().after_deadline("m", 20, 40.0, 0.0) == 40.0
+    assert Forecasts().after_deadline("m", 20, 600.0, 0.0) == 120.0
+
+
 def test_a_place_among_ours_is_stretched_to_the_whole_queue() -> None:
     forecasts = Forecasts()
     assert forecasts.outlook("m", 2, 4, 12, 0.0) == Outlook(6, 12, None)

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import re
 from typing import Any
 
 import pytest
@@ -13,6 +14,7 @@ from broker_controller.errors import (
     ModelNotFoundError,
     QueueFullError,
     WorkerLostError,
+    client_text,
 )
 from broker_controller.forecast import Outlook
 from broker_controller.http import events, streaming
@@ -268,7 +270,7 @@ async def test_an_error_before_the_start_has_its_real_status(
         (await world.gateway.submitted()).fail(error)
     await answer.whole()
     assert answer.status == status
-    assert answer.json()["error"]["message"] == str(error)
+    assert answer.json()["error"]["message"] == client_text(error)
     assert answer.json()["error"]["code"] == code
     retry_after = {429: "3", 503: "5", 504: "1"}.get(status)
     assert answer.headers.get("retry-after") == retry_after
@@ -280,14 +282,15 @@ async def test_an_error_in_the_middle_of_a_stream_is_an_event() -> None:
     answer = world.post(CHAT, chat(stream=True))
     stream = (await world.gateway.submitted()).start().feed("a")
     await answer.until(lambda: answer.parts)
-    stream.feed("b").fail(EngineError("the engine raised: out of memory"))
+    raised = EngineError("the engine raised: out of memory")
+    stream.feed("b").fail(raised)
     await answer.whole()
     assert answer.status == 200
     *chunks, error = datas(answer.body)
     assert [chunk["choices"][0]["delta"]["content"] for chunk in chunks] == ["", "a", "b"]
     assert error == {
         "error": {
-            "message": "the engine raised: out of memory",
+            "message": client_text(raised),
             "type": "server_error",
             "param": None,
             "code": "engine_error",
@@ -353,17 +356,63 @@ async def test_who_waits_is_told_its_place_until_it_starts(
     await answer.leave()
 
 
-async def test_the_last_comment_of_a_stream_that_moved_says_how_often() -> None:
+async def test_a_stream_that_moves_says_so_at_once_and_at_the_end() -> None:
     world = World()
     answer = world.post(CHAT, chat(stream=True))
-    stream = (await world.gateway.submitted()).start().feed("a")
+    stream = (await world.gateway.submitted()).start("w1").feed("a")
     await answer.until(lambda: answer.parts)
-    stream.life.moves = 1
-    stream.end()
+    now = stream.life.submitted_at
+    stream.life.on_obituary("instance-of-w1", now, in_order=False)
+    stream.real.notice()
+    await answer.until(lambda: answer.parts[-1] == b": moving from=w1\n\n")
+    stream.move("w2")
+    await answer.until(lambda: answer.parts[-1] == b": moved worker=w2 attempts=2\n\n")
+    stream.feed("b").end()
     await answer.whole()
-    assert answer.parts[-1].startswith(b": moved attempts=2\n\ndata: ")
-    assert answer.body.count(b"moved") == 1
+    assert re.match(rb": worker=w2 attempts=2 queue_time=\d+\.\d{3}\n\ndata: ", answer.parts[-1].split(b'"b"')[0])
+    assert answer.body.count(b"attempts=2") == 2
     assert answer.body.endswith(b"data: [DONE]\n\n")
+
+
+async def test_a_move_while_the_client_does_not_wait_is_told_at_the_end() -> None:
+    world = World()
+    answer = world.post(CHAT, chat(stream=True))
+    stream = (await world.gateway.submitted()).start("w1").feed("a")
+    await answer.until(lambda: answer.parts)
+    stream.feed("b").move("w2").feed("c").end()
+    await answer.whole()
+    assert b"moved" not in answer.body
+    assert b"\n\n: worker=w2 attempts=2 queue_time=" in answer.body
+
+
+async def test_headers_that_went_out_too_early_are_made_up_for_at_the_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(events.EventWriter, "hold", 0.01)
+    world = World()
+    answer = world.post(CHAT, chat(stream=True))
+    stream = await world.gateway.submitted()
+    await answer.until(lambda: answer.parts)
+    assert "x-worker" not in answer.headers
+    stream.start("w 1").feed("a").fail(EngineError("the engine raised"))
+    await answer.whole()
+    last = answer.parts[-1].split(b"\n\n")
+    assert last[0].startswith(b": worker=w%201 attempts=1 queue_time=0.")
+    assert b"engine_error" in last[1]
+
+
+async def test_an_answer_whose_headers_say_it_all_has_no_comment() -> None:
+    world = World()
+    answer = world.post(CHAT, chat(stream=True))
+    (await world.gateway.submitted()).start().feed("a").end()
+    assert b":" not in {part[:1] for part in (await answer.whole()).body.split(b"\n\n")}
+
+
+async def test_a_whole_answer_that_moved_names_its_last_worker_and_both_attempts() -> None:
+    world = World()
+    answer = world.post(CHAT, chat())
+    (await world.gateway.submitted()).start("w1").feed("a").move("w2").feed("b").end()
+    await answer.whole()
+    assert answer.json()["choices"][0]["message"]["content"] == "ab"
+    assert (answer.headers["x-worker"], answer.headers["x-attempts"]) == ("w2", "2")
 
 
 @pytest.mark.parametrize("started", [True, False])

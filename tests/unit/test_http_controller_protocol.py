@@ -17,6 +17,7 @@ from broker_controller.errors import (
     RequestTooLargeError,
     ServiceError,
     WorkerLostError,
+    client_text,
 )
 from broker_controller.http import cumulative, streaming
 from broker_controller.http.cumulative import CumulativeWriter
@@ -121,7 +122,28 @@ async def test_an_error_is_an_object_with_a_code_and_status_200(error: ServiceEr
     stream.fail(error)
     await answer.whole()
     assert answer.status == 200
-    assert answer.body == b'{"text": %b, "error_code": %d}\0' % (json.dumps(str(error)).encode(), code)
+    assert json.loads(answer.body.removesuffix(b"\0")) == {"text": client_text(error), "error_code": code}
+    assert answer.body.endswith(b"\0")
+
+
+async def test_the_last_object_says_what_the_headers_could_not(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cumulative.CumulativeWriter, "hold", 0.01)
+    for fails in (True, False):
+        world = World()
+        answer = world.post(STREAM, BODY)
+        stream = await world.gateway.submitted()
+        await answer.until(lambda answer=answer: answer.parts)
+        stream.start("w1").feed("a")
+        await answer.until(lambda answer=answer: b"a" in answer.parts[-1])
+        stream.move("w2").feed("b")
+        if fails:
+            stream.fail(EngineError("the engine raised"))
+        else:
+            stream.end()
+        first, *_, last = objects((await answer.whole()).body)
+        assert "worker" not in first
+        assert (last["worker"], last["attempts"], last["error_code"]) == ("w2", 2, int(fails))
+        assert 0 <= last["queue_time"] < 60
 
 
 async def test_a_request_that_waits_has_headers_soon_and_lone_nuls(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -193,7 +215,8 @@ async def test_a_whole_answer_is_the_last_object_alone() -> None:
     answer = world.post("/worker_generate", BODY)
     (await world.gateway.submitted()).start().feed("a").fail(EngineError("the engine raised"))
     assert (await answer.whole()).status == 200
-    assert answer.json() == {"text": "the engine raised", "error_code": 1}
+    assert answer.json()["error_code"] == 1
+    assert ": the engine raised. " in answer.json()["text"]
 
 
 # --- the fleet
@@ -269,11 +292,11 @@ async def test_an_http_worker_registers_and_its_heartbeats_are_known() -> None:
 @pytest.mark.parametrize(
     ("refusal", "status"), [(AddressRefusedError("not from there"), 403), (BadRequestError("no such address"), 400)]
 )
-async def test_an_http_worker_may_be_refused(refusal: Exception, status: int) -> None:
+async def test_an_http_worker_may_be_refused(refusal: ServiceError, status: int) -> None:
     world = World()
     world.bridges.refusal = refusal
     answer = await world.post("/register_worker", {"worker_name": "x", "check_heart_beat": True}).whole()
-    assert (answer.status, answer.json()) == (status, {"detail": str(refusal)})
+    assert (answer.status, answer.json()) == (status, {"detail": client_text(refusal)})
 
 
 @pytest.mark.parametrize(
@@ -319,7 +342,8 @@ async def test_a_worker_at_an_address_gives_its_own_status() -> None:
         "queue_length": 0,
     }
     answer = await world.post("/worker/gpu-9/worker_get_status").whole()
-    assert (answer.status, answer.json()) == (404, {"detail": "there is no worker 'gpu-9' here"})
+    assert answer.status == 404
+    assert "there is no worker 'gpu-9' here" in answer.json()["detail"]
 
 
 @pytest.mark.parametrize("name", ["a b", "é", "x" * 129, "..%2f"])

@@ -336,7 +336,7 @@ def test_the_request_that_kills_its_workers_alone_ends_as_poison(obituary_first:
     assert times_apart == [0.0, 2.0, 4.0, 8.0]
     error = error_of(die_and_go_on(life, "i5", "i6", obituary_first=obituary_first))
     assert isinstance(error, PoisonError)
-    assert "3 workers died" in str(error)
+    assert "request r-1 for model 'm', starting: workers worker-i3, worker-i4, worker-i5 died while they" in str(error)
 
 
 def test_one_death_delays_nobody() -> None:
@@ -519,12 +519,43 @@ def test_a_pinned_stream_never_moves() -> None:
 @pytest.mark.parametrize("begun", [False, True])
 def test_a_deadline_tells_where_the_request_was_and_stops_it(begun: bool) -> None:
     life = running_life(text="ab") if begun else new_life()
+    life.accepted = True
     actions = life.sweep(NOW + 61, NOW, has_worker=True)
     error = error_of(actions)
     assert isinstance(error, DeadlineError)
     assert ("after 2 chunks" in str(error)) is begun
     assert ("in the queue" in str(error)) is not begun
     assert actions[0] == (Tell("i1", Stop("c", 7, 1)) if begun else Broadcast(Cancel("c", 7, 60.0)))
+
+
+def test_what_the_broker_never_took_was_not_in_the_queue() -> None:
+    full, late = new_life(), new_life()
+    for error in (error_of(full.on_nacked(1)), error_of(late.sweep(NOW + 61, NOW, has_worker=True))):
+        assert "before it was queued" in str(error)
+    assert "its time of 60 s was up" in str(error)
+
+
+def test_who_waits_for_a_worker_in_vain_is_told_which_one_was_the_last() -> None:
+    for text, where in (
+        ("", "in the queue again, the last worker was 'w1'"),
+        ("ab", "after 2 chunks, the last was 'w1'"),
+    ):
+        life = running_life(text=text, worker_wait=1.0)
+        life.on_gone(1, "i1")
+        assert life.is_without_worker
+        life.sweep(NOW, NOW, has_worker=False)
+        error = error_of(life.sweep(NOW + 2, NOW + 2, has_worker=False))
+        assert where in str(error)
+
+
+def test_a_request_that_goes_on_has_a_worker_again() -> None:
+    life = running_life(text="a")
+    assert not life.is_without_worker
+    life.on_obituary("i1", NOW, in_order=False)
+    assert life.is_without_worker
+    life.on_ask(ask("i2"), NOW, NOW)
+    assert not life.is_without_worker
+    assert life.subject.stage == "on worker 'worker-i2' after 1 chunk"
 
 
 def test_a_model_without_workers_is_waited_for_and_then_given_up() -> None:
@@ -561,7 +592,7 @@ def test_an_engines_failure_reaches_the_client_with_its_text(kind: FailureKind, 
     assert life.answer.accept(frame)
     error = error_of(life.on_failed(frame))
     assert type(error) is error_type
-    for part in ("CUDA out of memory", "w1", "r-1", "after 1 chunks"):
+    for part in ("CUDA out of memory", "on worker 'w1' after 1 chunk:", "r-1"):
         assert part in str(error)
 
 

@@ -23,6 +23,7 @@ from broker_controller.http.documentation.parts import (
     MODEL,
     NUMBER,
     RESUME,
+    RETRY_AFTER,
     START_HEADERS,
     STOP,
     TEMPERATURE,
@@ -54,19 +55,20 @@ _CODES = (
     "Errors other than a malformed or too large body have status 200 and a code other than 0: 1 the engine raised, "
     "2 no worker serves the model, 3 the worker failed or the time is up; `text` says what happened."
 )
+_HEADERS = START_HEADERS | {"Retry-After": RETRY_AFTER["Retry-After"] | {"required": False}}
 _EXAMPLE = "USER: Say hello ASSISTANT: Hello there"
 _GENERATE_REFUSALS = refusals(cumulative_style, GeneratedText, [BadRequestError, RequestTooLargeError])
 _GENERATE_STREAM_ANSWERS = {
     "200": answer(
         "JSON objects, each followed by a NUL byte",
         GeneratedText(_EXAMPLE, 0, TokenUsage(12, 2, 14), "stop"),
-        START_HEADERS,
+        _HEADERS,
         "application/octet-stream",
     ),
     **_GENERATE_REFUSALS,
 }
 _GENERATE_ANSWERS = {
-    "200": answer("The whole text", GeneratedText(_EXAMPLE, 0, TokenUsage(12, 2, 14), "stop"), START_HEADERS),
+    "200": answer("The whole text", GeneratedText(_EXAMPLE, 0, TokenUsage(12, 2, 14), "stop"), _HEADERS),
     **_GENERATE_REFUSALS,
 }
 _STATUS_ANSWERS = {"200": answer("The status", WorkerStatusAnswer([MODEL], 2.0, 3))}

@@ -1,6 +1,13 @@
 """OpenAI's endpoints. The schemas name the usual fields; whatever else a client sends reaches the engine untouched."""
 
-from broker_controller.errors import MEANINGS, AddressRefusedError, ModelNotFoundError, WorkerNotFoundError
+from broker_controller.errors import (
+    MEANINGS,
+    AddressRefusedError,
+    ModelNotFoundError,
+    NoSuchPathError,
+    WorkerNotFoundError,
+    WrongMethodError,
+)
 from broker_controller.http.answer_types import (
     ChatChoice,
     ChatChunk,
@@ -63,7 +70,7 @@ data: [DONE]
 
 """
 
-_NOT_HERE = (AddressRefusedError, WorkerNotFoundError)
+_NOT_HERE = (AddressRefusedError, NoSuchPathError, WorkerNotFoundError, WrongMethodError)
 _ERRORS = refusals(openai_style, OpenAIError, [kind for kind in MEANINGS if kind not in _NOT_HERE])
 
 _CHAT = ChatCompletion(

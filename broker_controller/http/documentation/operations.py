@@ -13,6 +13,7 @@ from broker_controller.http.answer_types import (
 )
 from broker_controller.http.documentation.parts import MODEL, answer
 from broker_controller.process_facts import ProcessFacts
+from broker_controller.waiting_line import WaitingRequest
 from broker_controller.worker_record import RecordState, WorkerView
 from broker_wire.messages import ModelCard
 
@@ -57,7 +58,7 @@ STATUS = {
                 [_WORKER],
                 [HttpWorkerFacts("http://10.0.0.7:21002", "bridging", ["llava"])],
                 [ModelFacts(MODEL, workers=1, slots=4, free=3, queue_length=0, forecast_seconds=0.0)],
-                StreamCounts(running=1, waiting=0, finished=17, failed=0, inflight_bytes=812),
+                StreamCounts(1, 1, 17, 0, 812, [WaitingRequest("4f1c", MODEL, 1, 1, 2.5)]),
                 {"fleet": 1},
                 ProcessFacts(tasks=21, open_files=17, threads=2, resident_bytes=61440000),
             ),

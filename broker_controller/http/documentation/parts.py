@@ -11,6 +11,7 @@ from typing import Any
 import msgspec
 from msgspec import Struct
 
+from broker_controller.error_docs import EXAMPLES
 from broker_controller.errors import ServiceError
 from broker_controller.http.answer_types import ANSWERS, OpenAIError
 from broker_controller.http.errors import ErrorStyle
@@ -28,6 +29,7 @@ TEMPERATURE: Part = {"type": "number", "minimum": 0}
 TOP_P: Part = {"type": "number", "minimum": 0, "maximum": 1}
 STOP: Part = {"oneOf": [TEXT, {"type": "array", "items": TEXT}]}
 
+_EXAMPLES = {type(example): example for example in EXAMPLES}
 _SCHEMAS = "#/components/schemas/{name}"
 
 _REQUEST_ID: Part = {
@@ -37,7 +39,7 @@ _REQUEST_ID: Part = {
         "description": "The client's own, or a new one. It is in the logs of the controller and the worker.",
     }
 }
-_RETRY_AFTER: Part = {
+RETRY_AFTER: Part = {
     "Retry-After": {
         "required": True,
         "schema": COUNT,
@@ -108,12 +110,12 @@ def refusals(style: ErrorStyle, form: type[Struct], kinds: Iterable[type[Service
     answers: dict[str, Part] = {}
     for kind in kinds:
         sentence = inspect.cleandoc(kind.__doc__ or "")
-        error = style(kind(sentence))
+        error = style(_EXAMPLES[kind])
         example = {"summary": sentence, "value": msgspec.json.decode(error.body)}
         one = answers.get(str(error.status))
         if one is None:
             waits = any(name == b"retry-after" for name, _ in error.headers)
-            headers = _REQUEST_ID | (_RETRY_AFTER if waits else {})
+            headers = _REQUEST_ID | (RETRY_AFTER if waits else {})
             content = {error.content_type.decode(): {"schema": schema_of(form), "examples": {kind.__name__: example}}}
             answers[str(error.status)] = {"description": sentence, "headers": headers, "content": content}
         else:
