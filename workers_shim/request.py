@@ -32,7 +32,7 @@ class RequestError(Exception):
 
 
 class Unavailable(Exception):  # noqa: N818 - a state of what is behind the engine, not a failure of the request
-    """What runs the model cannot be reached from here and knows nothing of the request: another worker may take it."""
+    """What runs the model cannot be reached from here, and runs nothing of the request: another worker may take it."""
 
 
 class Chunk(msgspec.Struct, frozen=True):
