@@ -21,19 +21,22 @@ def chunk(index: int, text: str) -> bytes:
     return msgspec.json.encode({"id": "x", "choices": [{"index": index, "delta": {"content": text}}]})
 
 
-deltas = st.text(max_size=3)
+# Few values, so that what is rare among texts and numbers of any kind comes in most answers.
+deltas = st.sampled_from(["", "a", "bc", "dé\n"])
+indices = st.sampled_from([0, 0, 1, 2])
 chunks = st.builds(
     lambda text, index, cut, logprobs, reason: Piece(1, 1, 0, text, None, index, cut, logprobs, reason),
     text=deltas,
-    index=st.integers(0, 2),
-    cut=st.none() | st.integers(0, 12),
+    index=indices,
+    cut=st.sampled_from([None, 0, 1, 5]),
     logprobs=st.none() | st.just(b"[1]"),
     reason=st.none() | st.just("stop"),
 )
-payloads = st.builds(chunk, st.integers(0, 2), deltas) | st.binary(max_size=4)
+payloads = st.builds(chunk, indices, deltas) | st.just(b"no chunk")
 items = deltas | deltas | chunks | st.builds(lambda payload: Piece(1, 1, 0, payload=payload), payloads)
-answers = st.lists(items, max_size=30).map(lambda items: [*items, End(1, 1, 0)])
-deliveries = st.lists(st.tuples(st.integers(-8, 3), st.integers(1, 6)), max_size=60)
+answers = st.lists(items, min_size=10, max_size=30).map(lambda items: [*items, End(1, 1, 0)])
+offsets = st.sampled_from([0, 0, 0, 1, 2, -1, -2, -5])
+deliveries = st.lists(st.tuples(offsets, st.integers(1, 6)), min_size=20, max_size=60)
 """Each a number, counted from the next one that is lacking, and how many deltas in a row the frame has at most."""
 
 
