@@ -1,6 +1,6 @@
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help setup demo test test-unit test-faults soak lint types imports fuzz test-compose bench clean
+.PHONY: help setup setup-tests demo test test-unit test-faults soak lint types imports fuzz test-compose bench clean
 
 BIN := .venv/bin
 PYTHON ?= python3
@@ -12,11 +12,14 @@ help: ## show this list
 setup: ## install RabbitMQ if it is missing, and make .venv with everything in it
 	@PYTHON="$(PYTHON)" scripts/setup.sh
 
+setup-tests: ## the same, and what only the tests need
+	@PYTHON="$(PYTHON)" scripts/setup.sh --tests
+
 export QUESTION
 demo: setup ## ask a real model through the whole chain (QUESTION="…" asks something else)
 	@$(BIN)/python -m broker_controller.demo
 
-test: setup ## run everything: style, types, import arrows, and all tests on a real RabbitMQ
+test: setup-tests ## run everything: style, types, import arrows, and all tests on a real RabbitMQ
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
 	$(BIN)/mypy broker_wire workers_shim broker_controller tests benchmarks examples
@@ -28,10 +31,10 @@ test-unit: setup ## run the tests that need no broker
 	$(BIN)/pytest tests/unit
 
 test-faults: export FAULTS_SETTINGS := default
-test-faults: setup ## kill, freeze and restart every part under load, with the default settings; print what came of it
+test-faults: setup-tests ## kill, freeze and restart every part under load, with the default settings; print what came of it
 	$(BIN)/pytest tests/faults -n 2 --dist worksteal --timeout 400
 
-soak: setup ## faults out of the hat, under load, for half an hour (MINUTES=…, SEED=…)
+soak: setup-tests ## faults out of the hat, under load, for half an hour (MINUTES=…, SEED=…)
 	$(BIN)/python -m tests.faults.soak --minutes $(or $(MINUTES),30) $(if $(SEED),--seed $(SEED))
 
 lint: setup ## check style and format

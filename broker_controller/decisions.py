@@ -16,6 +16,16 @@ class Stage(Enum):
     OVER = auto()
 
 
+class Presence(Enum):
+    """What is known of the worker that runs a request."""
+
+    SURE = auto()
+    DOUBTED = auto()
+    """Its connection or ours was lost: a copy may be in the queue, and the worker be dead."""
+    BACK = auto()
+    """It has spoken since: the copy is not needed, whoever gets it."""
+
+
 class Place(StrEnum):
     """The queue that a request is sent to."""
 

@@ -170,6 +170,8 @@ class Fleet:
         self._bridges.on_worker_gone(obituary.worker)
         if is_known:
             _log.warning("worker lost worker=%s instance=%s", obituary.worker, obituary.instance)
+            # It may live, if that was an old connection of it which only now was found to be dead: then it answers.
+            self._ask_who_it_is(obituary.instance)
 
     def _on_announce(self, message: Announce, now: float) -> None:
         check_worker_name(message.worker)
@@ -197,6 +199,9 @@ class Fleet:
             self._asked.clear()
         self._asked[instance] = now
         _log.info("heartbeat of an unknown worker, asked who it is worker=%s instance=%s", worker, instance)
+        self._ask_who_it_is(instance)
+
+    def _ask_who_it_is(self, instance: str) -> None:
         self._links.send_control(self._links.topology.instance_key(instance), Introduce(self._gateway.controller_id))
 
     def _on_stranger(self, delivery: Delivery, error: IncompatibleError) -> None:

@@ -86,7 +86,7 @@ class Gateway:
         self._unreachable: set[str] = set()
         self.watched = watched
         """The clock for stalls, grace and expiry."""
-        self._leaving = False
+        self._leaving = self._refusing = False
         self._idle = asyncio.Event()
         self._finished = 0
         self._failed = 0
@@ -156,8 +156,12 @@ class Gateway:
         return self._links.up and not self._links.blocked and not self._leaving
 
     def leave(self) -> None:
-        """Take nothing new; what runs goes on."""
+        """Be ready no more. What comes all the same is taken, until `refuse`."""
         self._leaving = True
+
+    def refuse(self) -> None:
+        """Take nothing new; what runs goes on."""
+        self._refusing = True
 
     async def drained(self, timeout: float) -> bool:
         """Wait until no request is left; False after `timeout` seconds."""
@@ -341,7 +345,7 @@ class Gateway:
     # --- inside
 
     def _refuse_if_unable(self, submission: Submission) -> None:
-        if self._leaving:
+        if self._refusing:
             raise ShuttingDownError("this controller is about to leave; try another one", retry_after=1)
         if self._links.blocked or not self._links.ever_connected:
             text = f"request {submission.request_id} was not taken: {self._links.problem}"

@@ -11,7 +11,7 @@ attempt it was published with; `go` and every new publish raise the number, and 
 """
 
 from broker_controller.assembler import MAX_REPEATED, Assembler
-from broker_controller.decisions import Action, Broadcast, GiveUp, Limits, Place, Publish, Stage, Tell
+from broker_controller.decisions import Action, Broadcast, GiveUp, Limits, Place, Presence, Publish, Stage, Tell
 from broker_controller.errors import (
     DeadlineError,
     EngineError,
@@ -84,6 +84,7 @@ class RequestLife:
         self._limits = limits
         self._last_progress = 0.0
         self._lost_at: float | None = None
+        self._presence = Presence.SURE
         self._left_in_order = False
         self._held: Ask | None = None
         self._hold_until = 0.0
@@ -149,7 +150,7 @@ class RequestLife:
         if self.stage is Stage.OVER:
             return [self._stop(frame.instance, frame.attempt)]
         if self.stage is Stage.RUNNING:
-            if frame.attempt != self.copy:
+            if frame.attempt != self.copy or (self._presence is Presence.BACK and frame.instance != self.instance):
                 return [self._stop(frame.instance, frame.attempt)]
             if now < self._hold_until and frame.instance != self.instance:
                 self._held = frame
@@ -227,6 +228,7 @@ class RequestLife:
         if self.stage is Stage.OVER:
             return []
         if self.stage is Stage.RUNNING and instance == self.instance:
+            self._presence = Presence.DOUBTED
             if in_order:
                 # Who gave its name up finishes what it has; from who has really gone the copy comes back.
                 self._left_in_order = True
@@ -243,6 +245,9 @@ class RequestLife:
         if self.stage is Stage.WAITING:
             return self._send_again(self.place) if made_model_queue else []
         if self.stage is Stage.RUNNING and instance == self.instance:
+            # Its copy may still lie in the queue, for want of a free slot: whoever gets it is not to begin again.
+            if self._presence is Presence.DOUBTED:
+                self._presence = Presence.BACK
             self._lost_at = None
             actions: list[Action] = [self.missing()]
             return actions + self._stop_held()
@@ -254,6 +259,7 @@ class RequestLife:
             return self._send_again(self.place)
         if self.stage is Stage.RUNNING:
             self._hold_until = now + self._limits.hold
+            self._presence = Presence.DOUBTED
             return [self.missing()]
         return []
 
@@ -339,6 +345,7 @@ class RequestLife:
         self._suspicion.on_start(watched)
         self._lost_at = None
         self._left_in_order = False
+        self._presence = Presence.SURE
         self._no_worker_since = self._taken_since = self._returned_since = None
         self._patience_factor = 1
         self._refused = False

@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # Sets up what `make demo` and `make test` need: RabbitMQ from Debian's packages, and .venv with everything in it.
 # A second run that finds nothing to do takes a fraction of a second. PYTHON=… chooses another interpreter.
+# `setup.sh --tests` also installs what only the tests need; where it can't be had, those that need it are skipped.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -27,6 +28,9 @@ main() {
   fi
   if ((${#missing[@]})); then
     supply "${missing[@]}"
+  fi
+  if [[ ${1:-} == --tests ]] && ! has_faketime && type -P apt-get >/dev/null && may_install libfaketime; then
+    install_packages libfaketime
   fi
   check_python
   if is_up_to_date; then
@@ -56,6 +60,9 @@ has_venv() { "$PYTHON" -c 'import ensurepip, venv' 2>/dev/null; }
 
 # llama.cpp's threads are OpenMP's, whose library its wheel does not bring.
 has_openmp() { [[ $(uname) != Linux ]] || "$PYTHON" -c 'import ctypes; ctypes.CDLL("libgomp.so.1")' 2>/dev/null; }
+
+# Processes whose clock of the wall is set while they run.
+has_faketime() { compgen -G '/usr/lib/*/faketime/libfaketime.so.1' >/dev/null; }
 
 has_docker() { type -P docker >/dev/null && docker info >/dev/null 2>&1; }
 
@@ -227,4 +234,4 @@ clean_up() {
   fi
 }
 
-main
+main "$@"

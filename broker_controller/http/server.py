@@ -9,8 +9,9 @@ import logging
 import signal
 import socket
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
+from typing import cast
 
 import uvicorn
 from starlette.types import ASGIApp
@@ -18,6 +19,7 @@ from starlette.types import ASGIApp
 from broker_controller.errors import ShuttingDownError
 from broker_controller.gateway import Gateway
 from broker_controller.http.connection import BoundedConnection
+from broker_controller.http.last_requests import Connection, accept_waiting, let_them_ask
 
 _log = logging.getLogger(__name__)
 
@@ -90,7 +92,7 @@ def _sentence(host: str, port: int, error: OSError | None) -> str:
 
 
 class Server(uvicorn.Server):
-    """uvicorn, leaving in order: nothing new, then the time to drain, then errors for whoever still waits."""
+    """uvicorn, leaving in order: no new clients, then the time to drain, then errors for whoever still waits."""
 
     def __init__(
         self,
@@ -156,13 +158,32 @@ class Server(uvicorn.Server):
                 signal.signal(number, handler)
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
-        """As uvicorn's, and answers that take longer than the time to drain end with a sentence."""
+        """As uvicorn's; but who is connected may ask once more, and what outlasts the time to drain is told so."""
         self._gateway.leave()
         timer = asyncio.get_running_loop().call_later(self._drain_timeout, self._end_streams)
         try:
+            await self._close_port(sockets or [])
+            await let_them_ask(cast("set[Connection]", self.server_state.connections))
+            self._gateway.refuse()
             await super().shutdown(sockets)
         finally:
             timer.cancel()
+
+    async def _close_port(self, sockets: list[socket.socket]) -> None:
+        waiting = accept_waiting(sockets)
+        for server in self.servers:
+            server.close()
+        for one in sockets:
+            one.close()
+        loop = asyncio.get_running_loop()
+        for connection in waiting:
+            with suppress(OSError):  # it has left meanwhile
+                await loop.connect_accepted_socket(self._new_connection, connection, ssl=self.config.ssl)
+
+    def _new_connection(self) -> BoundedConnection:
+        return BoundedConnection(
+            config=self.config, server_state=self.server_state, app_state=self.lifespan.state, _loop=None
+        )
 
     def _end_streams(self) -> None:
         streams = list(self._gateway.streams.values())

@@ -21,10 +21,10 @@ class Fleet:
         self._free_port = free_port
         self._client = client
 
-    def controller(self, *options: str) -> "RunningController":
+    def controller(self, *options: str, env: dict[str, str] | None = None) -> "RunningController":
         """Start one, and wait until it is ready."""
         port = self._free_port()
-        process = self._processes.start("broker-controller", "--port", str(port), *self._common, *options)
+        process = self._processes.start("broker-controller", "--port", str(port), *self._common, *options, env=env)
         controller = RunningController(process, f"http://localhost:{port}", self._client)
         eventually_sync(controller.ready)
         return controller

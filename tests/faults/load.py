@@ -20,6 +20,8 @@ from tests.faults.history import SLACK, Exchange
 from tests.waiting import eventually
 
 _READ_BYTES = 65536
+ARRIVING = "arriving"
+"""The group of those that keep coming."""
 DEADLINE = 90.0
 """Seconds in which a request of these tests ends, unless a test says otherwise."""
 
@@ -62,7 +64,8 @@ class Client:
         receive_buffer: int | None = None,
     ) -> None:
         self.exchange = exchange
-        self._url = urlsplit(url)
+        self.url = url
+        self._address = urlsplit(url)
         self._protocol = protocol
         self._model = model
         self._headers = headers
@@ -120,7 +123,7 @@ class Client:
         http = h11.Connection(h11.CLIENT)
         body = json.dumps(self._body()).encode()
         headers = [
-            ("host", self._url.netloc),
+            ("host", self._address.netloc),
             ("content-type", "application/json"),
             ("content-length", str(len(body))),
             ("connection", "close"),
@@ -146,12 +149,12 @@ class Client:
 
     async def _connect(self) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
         if self._receive_buffer is None:
-            return await asyncio.open_connection(self._url.hostname, self._url.port)
+            return await asyncio.open_connection(self._address.hostname, self._address.port)
         # The kernel's own buffer grows to megabytes, unless its size is set before the connection is there.
         receiver = socket.socket()
         receiver.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, self._receive_buffer)
         receiver.setblocking(False)
-        await asyncio.get_running_loop().sock_connect(receiver, ("127.0.0.1", self._url.port))
+        await asyncio.get_running_loop().sock_connect(receiver, ("127.0.0.1", self._address.port))
         return await asyncio.open_connection(sock=receiver)
 
     async def _data(self, http: h11.Connection, reader: asyncio.StreamReader) -> AsyncIterator[bytes]:
@@ -275,9 +278,9 @@ class Load:
         self._running.append(self._tasks.create_task(client.run(), name=exchange.id))
         return client
 
-    def begin_arrivals(self, url: str, group: str, interval: float, tokens: int) -> None:
-        """From now on a new client comes every `interval` seconds, until `end_arrivals`."""
-        self._arrivals = self._tasks.create_task(self._arrive(url, group, interval, tokens), name="arrivals")
+    def begin_arrivals(self, url: str, interval: float, tokens: int) -> None:
+        """From now on a new client comes every `interval` seconds, by every protocol in turn."""
+        self._arrivals = self._tasks.create_task(self._arrive(url, interval, tokens), name="arrivals")
 
     async def end_arrivals(self) -> None:
         """Nobody else comes."""
@@ -286,9 +289,9 @@ class Load:
             arrivals.cancel()
             await asyncio.wait([arrivals])
 
-    async def _arrive(self, url: str, group: str, interval: float, tokens: int) -> None:
+    async def _arrive(self, url: str, interval: float, tokens: int) -> None:
         for protocol in itertools.cycle(Protocol):
-            self.send(url, group, tokens=tokens, protocol=protocol)
+            self.send(url, ARRIVING, tokens=tokens, protocol=protocol)
             await asyncio.sleep(interval)
 
     async def until_each(self, group: str, condition: Callable[[Exchange], object], within: float = 30.0) -> None:
@@ -296,5 +299,12 @@ class Load:
         await eventually(lambda: all(condition(each) for each in self.exchanges if each.group == group), within)
 
     async def until_all_ended(self) -> list[Exchange]:
-        """Every exchange, each ended, or given up a little after its deadline."""
+        """Every exchange, each ended, or given up a little after its deadline.
+
+        Clients that keep coming do so until all others have ended.
+        """
+        if self._arrivals is not None:
+            arriving = {each.exchange.id for each in self.clients if each.exchange.group == ARRIVING}
+            await asyncio.wait([task for task in self._running if task.get_name() not in arriving])
+            await self.end_arrivals()
         return list(await asyncio.gather(*self._running))

@@ -3,7 +3,7 @@
 queued      in the model's queue, for every slot is taken
 starting    at a worker that has not given the first token
 mid-stream  the client has some of the answer
-arriving    sent while it happens, by clients that keep coming
+arriving    sent while it happens and afterwards, by clients that keep coming
 """
 
 import asyncio
@@ -23,10 +23,12 @@ from tests.faults.settings import settings_of_environment
 from tests.processes import Process, Processes
 from tests.waiting import eventually_sync
 
-QUEUED, STARTING, MID_STREAM, ARRIVING = "queued", "starting", "mid-stream", "arriving"
+QUEUED, STARTING, MID_STREAM = "queued", "starting", "mid-stream"
 PACE = 20.0
 """Tokens a second of each stream."""
 TOKENS = 120
+AN_HOUR_OF_TOKENS = int(3600 * PACE)
+"""For what has to be stopped, since no test waits for its end."""
 ARRIVAL_INTERVAL = 0.5
 """Seconds between two clients of those that keep coming; each wants half a second of a slot."""
 START_SECONDS = 4.0
@@ -45,6 +47,8 @@ class Scene:
         self.nodes = [node, *others]
         self.settings = settings_of_environment()
         self.workers: dict[str, Process] = {}
+        self.environments: dict[str, dict[str, str]] = {}
+        """Of "controller" or a worker's name: what is added to its environment when it starts."""
         self.ready_at = self.fault_at = 0.0
         self._processes = processes
         self._prefix = prefix
@@ -71,12 +75,13 @@ class Scene:
 
     def start_controller(self, *options: str) -> None:
         """One that the next requests are for; returns when it is ready."""
-        self.controller = self.fleet.controller(*self.settings.controller_options(), *options)
+        environment = self.environments.get("controller")
+        self.controller = self.fleet.controller(*self.settings.controller_options(), *options, env=environment)
 
     def kill_controller(self) -> None:
         """Its clients can be told nothing any more."""
         for client in self.load.clients:
-            client.exchange.left = True
+            client.exchange.left |= client.url == self.controller.url
         self.controller.process.kill()
 
     def start_worker(self, name: str, slots: int = 4, *options: str, broker_url: str = "") -> Process:
@@ -90,6 +95,7 @@ class Scene:
             *("--journal", str(self._journal)),
             *self.settings.worker_options(),
             *options,
+            env=self.environments.get(name),
         )
         return self.workers[name]
 
@@ -114,9 +120,8 @@ class Scene:
             await self.until(lambda status, place=place: status["streams"]["waiting"] == place)  # type: ignore[misc]
 
     def let_clients_arrive(self, controller: RunningController | None = None) -> None:
-        """They keep coming until `finish`, by every protocol in turn."""
-        url = (controller or self.controller).url
-        self.load.begin_arrivals(url, ARRIVING, ARRIVAL_INTERVAL, int(PACE * ARRIVAL_INTERVAL))
+        """They keep coming until all others have what they wanted."""
+        self.load.begin_arrivals((controller or self.controller).url, ARRIVAL_INTERVAL, int(PACE * ARRIVAL_INTERVAL))
 
     async def until(self, condition: Callable[[Any], bool], within: float = 30.0) -> None:
         """Until `/status` says so. The clients go on reading meanwhile."""
@@ -137,7 +142,6 @@ class Scene:
 
     async def finish(self) -> list[Exchange]:
         """All answers, when nothing of them is left anywhere."""
-        await self.load.end_arrivals()
         exchanges = await self.load.until_all_ended()
         for exchange in exchanges:
             exchange.starts = starts_of(self._journal, exchange.prompt)

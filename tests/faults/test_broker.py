@@ -10,11 +10,11 @@ from broker_controller.private_node import PrivateNode
 from tests.acceptance.fleet import Fleet
 from tests.faults.conftest import Record
 from tests.faults.history import Verdict, judge
-from tests.faults.scene import ARRIVING, MID_STREAM, PACE, STARTING, TOKENS, Scene
+from tests.faults.load import ARRIVING
+from tests.faults.scene import AN_HOUR_OF_TOKENS, MID_STREAM, STARTING, TOKENS, Scene
 from tests.waiting import eventually_sync
 
 PROMPT = "the quick brown fox"
-AN_HOUR_OF_TOKENS = int(3600 * PACE)
 COMES_BACK_WITHIN = 60.0
 """Seconds, generously, for a worker to be connected again: it tries at least every 15."""
 GO_DOWN: dict[str, Callable[[PrivateNode], None]] = {"in order": PrivateNode.stop, "kill -9": PrivateNode.kill}

@@ -28,7 +28,6 @@ ACK_LIMIT, LOOK_INTERVAL = 3000, 500
 
 
 async def every_state(scene: Scene) -> None:
-    await asyncio.to_thread(scene.start, "w1", "w2")
     await scene.bring(mid_stream=4, starting=4, queued=4)
     scene.let_clients_arrive()
     scene.fault()
@@ -44,6 +43,7 @@ async def all_complete(scene: Scene, record: Record, fault: str) -> None:
 
 
 async def test_every_connection_is_closed(broker_scene: Scene, record: Record) -> None:
+    await asyncio.to_thread(broker_scene.start, "w1", "w2")
     await every_state(broker_scene)
     await asyncio.to_thread(broker_scene.node.rabbitmqctl, "close_all_connections", "by a test")
     await all_complete(broker_scene, record, "all connections closed by an admin")
@@ -54,9 +54,10 @@ async def test_every_connection_is_closed(broker_scene: Scene, record: Record) -
 async def test_one_connection_is_closed(
     scene: Scene, record: Record, unharmed_node: PrivateNode, whose: str, which: str
 ) -> None:
-    await every_state(scene)
+    await asyncio.to_thread(scene.start, "w1", "w2")
     connections = await asyncio.to_thread(unharmed_node.rabbitmqctl, "list_connections", "pid", "client_properties")
     (pid,) = re.findall(rf'^(\S+)\t.*"connection_name","{whose}[^"]* {which}"', connections, re.MULTILINE)
+    await every_state(scene)
     await asyncio.to_thread(unharmed_node.rabbitmqctl, "close_connection", pid, "by a test")
     program = "controller" if whose == "controller" else "worker"
     await all_complete(scene, record, f"{program}'s {which} connection closed by an admin")
@@ -66,10 +67,11 @@ async def test_one_connection_is_closed(
 async def test_a_queue_is_deleted(
     scene: Scene, record: Record, unharmed_node: PrivateNode, prefix: str, whose: str
 ) -> None:
-    await every_state(scene)
+    await asyncio.to_thread(scene.start, "w1", "w2")
     columns = ("source_name", "destination_name", "routing_key")
     bindings = await asyncio.to_thread(unharmed_node.rabbitmqctl, "list_bindings", *columns)
     queue, *_ = re.findall(rf"^{prefix}\.{ALL_QUEUES[whose]}", bindings, re.MULTILINE)
+    await every_state(scene)
     await asyncio.to_thread(unharmed_node.rabbitmqctl, "delete_queue", queue)
     await all_complete(scene, record, f"the {whose} queue deleted by an admin")
 
@@ -85,8 +87,6 @@ async def test_the_ack_limit_closes_channels(broker_scene: Scene, record: Record
     await asyncio.to_thread(scene.start, "w1", "w2")
     # A channel has the limit that was set when it was opened: the next ones are to live.
     await asyncio.to_thread(set_limits, "1800000", "60000")
-    await scene.bring(mid_stream=4, starting=4, queued=4)
-    scene.let_clients_arrive()
-    scene.fault()
+    await every_state(scene)
     await asyncio.to_thread(scene.workers["w1"].wait_for_output, "delivery acknowledgement on channel")
     await all_complete(scene, record, "channels closed by the broker's ack limit")

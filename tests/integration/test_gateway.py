@@ -354,6 +354,13 @@ async def test_an_unknown_heartbeat_is_asked_who_it_is(service: ControllerServic
     await worker.told(Introduce)
 
 
+async def test_a_worker_whose_obituary_comes_and_that_lives_is_asked_who_it_is(
+    service: ControllerService, worker: HandWorker
+) -> None:
+    worker.say(Obituary("w1", worker.instance))
+    await worker.told(Introduce)
+
+
 async def test_a_goodbye_and_an_obituary_are_known_at_once(
     service: ControllerService, broker_url: str, topology: Topology, eventually: Eventually
 ) -> None:

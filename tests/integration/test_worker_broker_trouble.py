@@ -110,7 +110,8 @@ async def test_the_grace_time_of_a_controller_does_not_pass_while_the_broker_is_
 async def test_streams_go_on_after_the_broker_came_back(
     node: PrivateNode, controller: ControllerDouble, how: str
 ) -> None:
-    async with announced_worker(controller, node.url, HandExecutor()) as worker:
+    # The controller may come back much later than the worker.
+    async with announced_worker(controller, node.url, HandExecutor(), grace=BACK) as worker:
         generate = await controller.submit()
         _, stream = await worker.executor.next()
         stream.offer("0")

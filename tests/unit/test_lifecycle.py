@@ -209,6 +209,33 @@ def test_after_our_own_reconnect_a_copy_waits_for_the_former_worker_which_goes_o
     assert life.attempt == 1
 
 
+@pytest.mark.parametrize("whose", ["worker's", "controller's"])
+def test_a_worker_that_is_back_before_its_copy_was_taken_goes_on(whose: str) -> None:
+    life = running_life(text="ab")
+    if whose == "worker's":
+        life.on_obituary("i1", NOW, in_order=False)
+    else:
+        life.on_reconnect(NOW)
+    life.on_announce("i1", made_model_queue=False)
+    # Every slot was taken until now.
+    assert life.on_ask(ask("i2"), NOW + 9, NOW + 9) == [Tell("i2", Stop("c", 7, 1))]
+    assert (life.instance, life.attempt) == ("i1", 1)
+
+
+def test_a_worker_that_is_back_and_dies_is_lost() -> None:
+    life = running_life(text="ab")
+    life.on_obituary("i1", NOW, in_order=False)
+    life.on_announce("i1", made_model_queue=False)
+    life.on_obituary("i1", NOW + 1, in_order=False)
+    assert the_go(life.on_ask(ask("i2"), NOW + 1, NOW + 1)).next_seq == 2
+
+
+def test_an_answer_to_a_roll_call_is_no_return() -> None:
+    life = running_life(text="ab")
+    life.on_announce("i1", made_model_queue=False)
+    assert the_go(life.on_ask(ask("i2"), NOW, NOW)).next_seq == 2
+
+
 def test_what_is_in_its_models_queue_no_more_and_nobody_speaks_of_is_sent_again() -> None:
     life = new_life()
 
