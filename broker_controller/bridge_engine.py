@@ -3,23 +3,19 @@
 An ordinary user of `workers_shim`: slots, acks, cancels and deadlines are the shim's. Made by `bridge`, one for each
 HTTP worker, whatever models it has.
 
-Two kinds of worker are told apart by whether they tell a conversation template. FastChat's do: they leave the prompt
-out, take several stop strings, and report usage. LLaVA's do not: they need exactly one stop string, cut it off where
-they meet it, and go on; so they are given one that no text has, and the client's are looked for here.
+An answer that another worker began goes on from its text, which an old worker takes for a part of the prompt.
 """
 
 import asyncio
 import contextlib
 import logging
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
-from typing import Any
+from collections.abc import AsyncGenerator, AsyncIterator, Callable
 
-import msgspec
-from msgspec import Struct
-
-from broker_controller.bridge_prompt import VICUNA, Conversation, conversation_from, render
+from broker_controller.bridge_prompt import Conversation, conversation_from
+from broker_controller.bridge_task import Begun, Task, estimate_tokens, go_on, make_task
 from broker_controller.old_worker import (
     Answer,
+    BrokenOffError,
     NotThereError,
     OldWorker,
     OldWorkerError,
@@ -27,39 +23,16 @@ from broker_controller.old_worker import (
     UnreachableError,
 )
 from broker_controller.text_guard import PromptStripper, Shown, TextGuard, find_stop
-from broker_wire.messages import Operation
 from workers_shim import Chunk, Request, RequestError, Unavailable, Usage
 
 _log = logging.getLogger(__name__)
 
-DEFAULT_MAX_TOKENS = 512
-"""Where an OpenAI client names no number. Old workers take 256 by themselves; more costs them room for the prompt."""
 LEAVING_TIME = 0.25
 """Seconds in which a bridge whose worker is away stops taking requests."""
-UNSEEN_STOP = "</s>"
-"""The end-of-sequence token of most old models; their workers leave special tokens out of the text."""
 # FastChat: fastchat/constants.py. Its other codes are the worker's own trouble.
 _REQUEST_CODES = frozenset({40001, 40302, 40303})
 # LLaVA and FastChat show this for every error; FastChat writes the reason behind it, in brackets.
 _NO_REASON = "NETWORK ERROR DUE TO HIGH TRAFFIC"
-# OpenAI's and FastChat's parameters that mean the same to an old worker.
-_SAME_NAMES = ("top_k", "presence_penalty", "frequency_penalty", "repetition_penalty", "best_of", "use_beam_search")
-
-
-class Task(Struct, frozen=True):
-    """What an old worker is asked for.
-
-    Attributes:
-        parameters: the body of its `/worker_generate_stream`.
-        prompt: what it may send back before the answer.
-        their_stops: strings that it cuts off where it meets them.
-        our_stops: strings before which the answer is ended here.
-    """
-
-    parameters: dict[str, Any]
-    prompt: str
-    their_stops: Sequence[str]
-    our_stops: Sequence[str] = ()
 
 
 class BridgeEngine:
@@ -75,26 +48,77 @@ class BridgeEngine:
     async def generate(self, request: Request) -> AsyncIterator[str | Chunk]:
         """One answer.
 
-        Raises: RequestError; Unavailable, when the worker never heard of the request; OldWorkerError.
+        Raises: RequestError; Unavailable, when the worker never heard of the request, or died in the middle of its
+            answer; OldWorkerError.
         """
+        has_begun = bool(request.resume_text)
         try:
             task = make_task(request, await self._conversation(request.model))
+            if has_begun:
+                task = go_on(task, await self._measure(request, task))
+                if task.is_complete:
+                    yield Chunk(finish_reason="length", usage=_counted(task.begun))
+                    return
             stripper = PromptStripper(task.prompt, honours_echo=request.model in self._leaves_prompts_out)
             async with (
                 contextlib.aclosing(self._worker.generate(task.parameters)) as answers,
                 contextlib.aclosing(_chunks(answers, task, stripper)) as chunks,
             ):
                 async for chunk in chunks:
+                    has_begun = has_begun or chunk != ""
                     yield chunk
         except UnreachableError as error:
-            self._on_unreachable(str(error))
-            # Until the bridge has left the queues, the request would come straight back.
-            await asyncio.sleep(LEAVING_TIME)
+            await self._leave(error)
+            raise Unavailable(str(error)) from error
+        except BrokenOffError as error:
+            if not await self._answers():
+                await self._leave(error)
+            if not has_begun:
+                # It may be what this request does to a worker: that is not for every worker to find out.
+                raise
             raise Unavailable(str(error)) from error
         except RefusedError as error:
             raise RequestError(str(error)) from error
         if stripper.leaves_prompt_out:
             self._leaves_prompts_out.add(request.model)
+
+    async def _leave(self, error: OldWorkerError) -> None:
+        """Until the bridge has left the queues, a request that is given back would come straight back."""
+        self._on_unreachable(str(error))
+        await asyncio.sleep(LEAVING_TIME)
+
+    async def _answers(self) -> bool:
+        try:
+            await self._worker.ask("/worker_get_status", {})
+        except UnreachableError:
+            return False
+        except OldWorkerError:
+            pass
+        return True
+
+    async def _measure(self, request: Request, task: Task) -> Begun:
+        """How many tokens the client has: FastChat's workers count them.
+
+        Raises: UnreachableError.
+        """
+        text = request.resume_text
+        try:
+            prompt_tokens = await self._count(request.model, task.prompt)
+            both = await self._count(request.model, task.prompt + text)
+        except UnreachableError:
+            raise
+        except OldWorkerError as error:
+            _log.info("tokens estimated, the worker does not count them model=%s reason=%s", request.model, error)
+            return Begun(text, estimate_tokens(text))
+        return Begun(text, max(0, both - prompt_tokens), prompt_tokens)
+
+    async def _count(self, model: str, text: str) -> int:
+        """Raises: OldWorkerError."""
+        answer = await self._worker.ask("/count_token", {"model": model, "prompt": text})
+        count = answer.get("count") if isinstance(answer, dict) and not answer.get("error_code") else None
+        if not isinstance(count, int):
+            raise OldWorkerError("the answer to /count_token is no count")
+        return count
 
     async def _conversation(self, model: str) -> Conversation | None:
         """The model's template, asked for once; None for a worker that does not tell."""
@@ -110,72 +134,6 @@ class BridgeEngine:
                 return None
             self._conversations[model] = conversation_from(answer)
         return self._conversations[model]
-
-
-def make_task(request: Request, conversation: Conversation | None) -> Task:
-    """A request in the words of an old worker.
-
-    Raises: RequestError, for what none of them can do.
-    """
-    if request.operation is Operation.LLAVA:
-        return _llava_task(request, conversation)
-    if request.operation is Operation.EMBEDDING:
-        raise RequestError(f"model {request.model!r} is served over HTTP by a worker that makes no embeddings")
-    if request.parameters.get("n") not in (None, 1):
-        raise RequestError("'n' has to be 1: this worker makes one answer at a time")
-    parameters: dict[str, Any] = {
-        "model": request.model,
-        "echo": False,
-        "max_new_tokens": DEFAULT_MAX_TOKENS if request.max_tokens is None else request.max_tokens,
-    }
-    parameters |= {name: request.parameters[name] for name in _SAME_NAMES if request.parameters.get(name) is not None}
-    parameters |= {
-        name: value
-        for name, value in (("temperature", request.temperature), ("top_p", request.top_p), ("seed", request.seed))
-        if value is not None
-    }
-    prompt = parameters["prompt"] = _prompt(request, conversation)
-    if request.images:
-        parameters["images"] = request.images if conversation else [_base64_of(image) for image in request.images]
-    if conversation is None:
-        parameters["stop"] = UNSEEN_STOP
-        return Task(parameters, prompt, (UNSEEN_STOP,), request.stop)
-    chat = request.operation is Operation.CHAT
-    stops = list(dict.fromkeys([*request.stop, *(conversation.stops if chat else ())]))
-    parameters["stop"] = stops
-    if chat and conversation.stop_token_ids:
-        parameters["stop_token_ids"] = conversation.stop_token_ids
-    if not chat and request.parameters.get("logprobs") is not None:
-        parameters["logprobs"] = request.parameters["logprobs"]
-    return Task(parameters, prompt, stops)
-
-
-def _llava_task(request: Request, conversation: Conversation | None) -> Task:
-    """LLaVA's own request: passed on as the client wrote it, but for what its worker could not stand."""
-    prompt = request.prompt or ""
-    parameters = {**msgspec.json.decode(request.raw), "model": request.model, "echo": False}
-    if conversation is not None:
-        return Task(parameters, prompt, request.stop)
-    if len(request.stop) == 1:
-        parameters["stop"] = request.stop[0]
-        return Task(parameters, prompt, request.stop)
-    parameters["stop"] = UNSEEN_STOP
-    return Task(parameters, prompt, (UNSEEN_STOP,), request.stop)
-
-
-def _prompt(request: Request, conversation: Conversation | None) -> str:
-    if request.operation is Operation.CHAT:
-        return render(conversation or VICUNA, request.messages or ())
-    if request.prompt is None:
-        raise RequestError("'prompt' has to be one text: this worker takes neither several nor token numbers")
-    return request.prompt
-
-
-def _base64_of(image: str) -> str:
-    """LLaVA's worker takes the data alone."""
-    if image.startswith(("http://", "https://")):
-        raise RequestError("images have to be sent as data: this worker fetches none by their URL")
-    return image.partition(";base64,")[2] if image.startswith("data:") else image
 
 
 async def _chunks(
@@ -198,24 +156,25 @@ async def _chunks(
         if stop is not None:
             text, finish_reason = text[:stop], "stop"
         shown = guard.feed(text)
-        yield "" if shown is None else _chunk(shown, logprobs.new(answer.logprobs))
+        yield "" if shown is None else _chunk(shown, logprobs.new(answer.logprobs), task.begun)
         if stop is not None:
             break
     if answer is None:
         raise OldWorkerError("the HTTP worker ended the answer before it began")
     shown = guard.finish()
     if shown is not None:
-        yield _chunk(shown, logprobs.new(answer.logprobs))
+        yield _chunk(shown, logprobs.new(answer.logprobs), task.begun)
     if isinstance(answer.finish_reason, str):
         finish_reason = finish_reason or answer.finish_reason
     # LLaVA's worker gives no reason.
-    yield Chunk(finish_reason=finish_reason or "stop", usage=_usage(answer.usage))
+    yield Chunk(finish_reason=finish_reason or "stop", usage=_usage(answer.usage, task.begun))
 
 
-def _chunk(shown: Shown, logprobs: object) -> str | Chunk:
+def _chunk(shown: Shown, logprobs: object, begun: Begun) -> str | Chunk:
     if shown.replace_from is None and logprobs is None:
         return shown.text
-    return Chunk(shown.text, replace_from=shown.replace_from, logprobs=logprobs)
+    start = None if shown.replace_from is None else len(begun.text) + shown.replace_from
+    return Chunk(shown.text, replace_from=start, logprobs=logprobs)
 
 
 class _Logprobs:
@@ -232,13 +191,17 @@ class _Logprobs:
         return {key: value[start:] if isinstance(value, list) else value for key, value in logprobs.items()}
 
 
-def _usage(usage: object) -> Usage | None:
+def _counted(begun: Begun) -> Usage | None:
+    return None if begun.prompt_tokens is None else Usage(begun.prompt_tokens, begun.tokens)
+
+
+def _usage(usage: object, begun: Begun) -> Usage | None:
     """Raises nothing: usage that is not understood is none."""
     if not isinstance(usage, dict):
         return None
     prompt_tokens, completion_tokens = usage.get("prompt_tokens"), usage.get("completion_tokens")
     if isinstance(prompt_tokens, int) and isinstance(completion_tokens, int):
-        return Usage(prompt_tokens, completion_tokens)
+        return Usage(prompt_tokens - begun.tokens, completion_tokens + begun.tokens)
     return None
 
 

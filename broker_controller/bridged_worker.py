@@ -216,7 +216,7 @@ class BridgedWorker:
         engine = BridgeEngine(client, self._from_engine_thread(self._note_unreachable))
         abilities = ("chat", "completion", "vision") if profile.multimodal else ("chat", "completion")
         for model in profile.models:
-            worker.add_model(model, engine.generate, abilities=abilities, shared_loop=True)
+            worker.add_model(model, engine.generate, abilities=abilities, resume="prefix", shared_loop=True)
         return worker
 
     def _from_engine_thread(self, callback: Callable[[str], None]) -> Callable[[str], None]:

@@ -305,7 +305,8 @@ class Gateway:
             record = self._registry.get(life.target)
             return record is not None and record.state is RecordState.READY
         if life.model not in served:
-            served[life.model] = bool(self._registry.workers_for(life.model, watched))
+            # An HTTP worker that is not bridged at this moment is away, though it is registered.
+            served[life.model] = any(record.instance for record in self._registry.workers_for(life.model, watched))
         return served[life.model]
 
     def _for_each(self, streams: Iterable[GenerationStream], act: Callable[[GenerationStream], None]) -> None:
@@ -369,6 +370,9 @@ class Gateway:
         if outcome is Outcome.RETURNED:
             watched = self.watched()
             is_served = self._has_worker(life, watched, {})
+            if life.place is Place.MODEL:
+                # An HTTP worker that has just registered is bridged in a moment.
+                is_served = is_served or bool(self._registry.workers_for(life.model, watched))
             self.carry_out(stream, life.on_returned(attempt, watched, is_served=is_served))
         else:
             self.carry_out(stream, life.on_nacked(attempt, self._line.retry_when_full(life.model, time.monotonic())))

@@ -39,6 +39,10 @@ class UnreachableError(OldWorkerError):
     """No connection: the worker does not know of the request."""
 
 
+class BrokenOffError(OldWorkerError):
+    """The connection ended before the answer did: mostly, the worker has died."""
+
+
 class RefusedError(OldWorkerError):
     """The worker says that the request itself is wrong."""
 
@@ -138,7 +142,7 @@ class OldWorker:
                     await response.aclose()
             except httpx.HTTPError as error:
                 what = str(error) or type(error).__name__
-                raise OldWorkerError(f"the connection to {self._name} broke off: {what}") from error
+                raise BrokenOffError(f"the connection to {self._name} broke off: {what}") from error
 
     async def _send(self, client: httpx.AsyncClient, path: str, content: bytes) -> httpx.Response:
         address = self.address

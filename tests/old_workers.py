@@ -2,7 +2,8 @@
 
     python -m tests.old_workers llava|fastchat --port PORT [--model NAME]… [--pause SECONDS]
 
-What a worker answers is in the prompt: `SAY one two three|` makes it answer "one two three", a word a token.
+What a worker answers is in the prompt: `SAY one two three|` makes it answer "one two three", a word a token. Where the
+prompt ends with a beginning of that, the rest is answered.
 A word may be an order instead: !die ends the process, !error and !overflow end the answer as an error, !hang waits
 until the client has gone, !ping sends a bare NUL, !unsay takes the word before it back. `GET /seen` tells the requests
 so far, how many were left by their client, and the latest parameters.
@@ -40,6 +41,18 @@ TEMPLATE = {
 def words_of(prompt: str) -> list[str]:
     said = prompt.rpartition("SAY ")[2].partition("|")[0].split(" ")
     return [said[0], *(f" {word}" for word in said[1:])]
+
+
+def is_order(word: str) -> bool:
+    return word.strip().startswith("!")
+
+
+def count_said(prompt: str) -> int:
+    """How many of its words are at the prompt's end already."""
+    words = words_of(prompt)
+    end = prompt.rpartition("SAY ")[2].partition("|")[2]
+    spoken = ["".join(word for word in words[:count] if not is_order(word)) for count in range(len(words) + 1)]
+    return max(count for count, text in enumerate(spoken) if not count or (text and end.endswith(text)))
 
 
 class OldWorkerServer:
@@ -88,7 +101,7 @@ class OldWorkerServer:
             yield self.failed(error)
 
     async def tokens(self, prompt: str) -> AsyncIterator[str]:
-        for word in words_of(prompt):
+        for word in words_of(prompt)[count_said(prompt) :]:
             await asyncio.sleep(self.pause)
             match word.strip():
                 case "!die":
@@ -134,7 +147,14 @@ class FastChatWorker(OldWorkerServer):
         return [
             *super().routes(),
             Route("/worker_get_conv_template", self.get_conv_template, methods=["POST"]),
+            Route("/count_token", self.count_token, methods=["POST"]),
         ]
+
+    async def count_token(self, request: Request) -> Response:
+        return JSONResponse({"count": self._count((await request.json())["prompt"]), "error_code": 0})
+
+    def _count(self, prompt: str) -> int:
+        return 7 + count_said(prompt)
 
     async def get_conv_template(self, request: Request) -> Response:
         return JSONResponse({"conv": TEMPLATE})
@@ -160,7 +180,8 @@ class FastChatWorker(OldWorkerServer):
     def _object(
         self, text: str, tokens: list[str], parameters: dict[str, Any], finish_reason: str | None
     ) -> dict[str, Any]:
-        usage = {"prompt_tokens": 7, "completion_tokens": len(tokens), "total_tokens": 7 + len(tokens)}
+        counts = self._count(parameters["prompt"]), len(tokens)
+        usage = {"prompt_tokens": counts[0], "completion_tokens": counts[1], "total_tokens": sum(counts)}
         sent = {"text": text, "error_code": 0, "usage": usage, "finish_reason": finish_reason}
         if parameters.get("logprobs") is None:
             return sent

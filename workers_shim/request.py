@@ -4,6 +4,7 @@ Part of the public API, together with `worker`. The body is read here by the pro
 (`Operation`); it knows neither the broker nor threads.
 """
 
+import hashlib
 import math
 import time
 from typing import Any, Protocol
@@ -31,7 +32,7 @@ class RequestError(Exception):
 
 
 class Unavailable(Exception):  # noqa: N818 - a state of what is behind the engine, not a failure of the request
-    """What runs the model cannot be reached from here and knows nothing of the request: another worker may take it."""
+    """What runs the model cannot be reached from here, and runs nothing of the request: another worker may take it."""
 
 
 class Chunk(msgspec.Struct, frozen=True):
@@ -80,6 +81,7 @@ class Request(msgspec.Struct, kw_only=True, eq=False):
         parameters: everything else that the client sent.
         max_tokens: tokens to generate at most; None lets the engine choose.
         temperature, top_p, seed: None lets the engine choose.
+        default_seed: a seed for this choice, of 31 bits: requests differ in it, the attempts at one request do not.
         stop: end before any of these; no empty ones.
         stream: whether the client reads the answer as it comes. The engine yields it as it comes in any case.
         deadline: on this process's monotonic clock, in seconds.
@@ -100,6 +102,7 @@ class Request(msgspec.Struct, kw_only=True, eq=False):
     top_p: float | None = None
     stop: list[str] = []
     seed: int | None = None
+    default_seed: int = 0
     stream: bool = True
     deadline: float = math.inf
     request_id: str = ""
@@ -156,6 +159,7 @@ def parse_request(generate: Generate, *, deadline: float, suspect: bool, link: L
         top_p=fields.number("top_p", low=0.0, high=1.0),
         stop=[text for text in fields.texts("stop") if text],
         seed=fields.whole("seed"),
+        default_seed=_default_seed(generate),
         stream=fields.flag("stream", default=generate.operation is Operation.LLAVA),
         parameters=body,
         deadline=deadline,
@@ -164,6 +168,12 @@ def parse_request(generate: Generate, *, deadline: float, suspect: bool, link: L
         suspect=suspect,
         link=link,
     )
+
+
+def _default_seed(generate: Generate) -> int:
+    """From what is the request's own, so that every worker finds the same: a controller's id is drawn by chance."""
+    name = f"{generate.controller} {generate.stream}".encode()
+    return int.from_bytes(hashlib.blake2b(name, digest_size=4).digest()) >> 1
 
 
 def _prompt(fields: "_Fields", operation: Operation) -> str | None:

@@ -17,18 +17,26 @@ def prepare_resume(assignment: Assignment, model: ServedModel, request: Request)
     A client's wish counts more than what the model is declared to do: what is repeated is compared in any case.
     Raises: NotResumableError, with a sentence.
     """
-    mode = model.resume_mode(request)
-    wish = assignment.generate.resume or mode
-    if wish is ResumeMode.REPLAY:
-        replay = Replay(assignment.text, assignment.choices)
-        return None if replay.complete else replay
-    if wish is ResumeMode.NEVER:
-        raise NotResumableError(f"model {model.name!r} cannot go on from the middle of this answer")
-    if mode is not ResumeMode.PREFIX:
+    ways = model.resume_modes(request)
+    wish = assignment.generate.resume
+    if wish is ResumeMode.PREFIX and wish not in ways:
         raise NotResumableError(f"model {model.name!r} cannot go on from a text, as X-Resume asks for")
-    if any(had.index or had.chunks or had.ended for had in assignment.choices) or not assignment.text:
+    if wish is not None:
+        ways = (wish,)
+    for way in ways:
+        if way is ResumeMode.REPLAY:
+            replay = Replay(assignment.text, assignment.choices)
+            return None if replay.complete else replay
+        if way is ResumeMode.PREFIX and _is_one_text(assignment):
+            request.resume_text = assignment.text
+            return None
+    if ResumeMode.PREFIX in ways:
         raise NotResumableError(
             f"model {model.name!r} goes on from a text, and the client has more than the text of one answer"
         )
-    request.resume_text = assignment.text
-    return None
+    raise NotResumableError(f"model {model.name!r} cannot go on from the middle of this answer")
+
+
+def _is_one_text(assignment: Assignment) -> bool:
+    """Logprobs beside it are no hindrance: those of the rest follow them."""
+    return bool(assignment.text) and not any(had.index or had.chunks or had.ended for had in assignment.choices)

@@ -20,8 +20,11 @@ GenerateFunction = Callable[[Request], Iterable[Answer] | AsyncIterator[Answer] 
 returns its answer."""
 
 
-ResumeChoice = str | Callable[[Request], str]
-"""A way for all requests of a model, or a function that says it of each."""
+ResumeWays = str | Sequence[str]
+"""A way in which an answer goes on, or several: the first that can be done counts."""
+
+ResumeChoice = ResumeWays | Callable[[Request], ResumeWays]
+"""For all requests of a model, or a function that says it of each."""
 
 
 class ServedModel(Struct, frozen=True):
@@ -29,7 +32,7 @@ class ServedModel(Struct, frozen=True):
 
     card: ModelCard
     generate: GenerateFunction
-    resume: ResumeMode | Callable[[Request], str] = ResumeMode.NEVER
+    resume: ResumeChoice = ResumeMode.NEVER
     shared_loop: bool = False
 
     @property
@@ -37,11 +40,9 @@ class ServedModel(Struct, frozen=True):
         """The model's name."""
         return self.card.name
 
-    def resume_mode(self, request: Request) -> ResumeMode:
+    def resume_modes(self, request: Request) -> tuple[ResumeMode, ...]:
         """How an answer to this request goes on. Raises: ValueError, if the user's function says what is no way."""
-        if isinstance(self.resume, ResumeMode):
-            return self.resume
-        return ResumeMode(self.resume(request))
+        return _read_ways(self.resume(request) if callable(self.resume) else self.resume)
 
     def chunks(self, request: Request) -> Iterator[str | Chunk] | AsyncIterator[str | Chunk]:
         """Call the function.
@@ -92,12 +93,23 @@ def serve(
     unknown = sorted(set(abilities) - known)
     if unknown or not abilities:
         raise ValueError(f"abilities of model {name!r} have to be some of {sorted(known)}, not {list(abilities)}")
-    if not callable(resume) and resume not in set(ResumeMode):
-        modes = [mode.value for mode in ResumeMode]
-        raise ValueError(f"resume of model {name!r} has to be one of {modes}, not {resume!r}")
+    if not callable(resume):
+        try:
+            resume = _read_ways(resume)
+        except ValueError as error:
+            raise ValueError(f"resume of model {name!r} {error}") from None
     if context_length is not None and context_length < 1:
         raise ValueError(f"context_length of model {name!r} has to be at least 1, not {context_length}")
     if shared_loop and inspect.isgeneratorfunction(generate):
         raise ValueError(f"model {name!r} has shared_loop=True: its function has to be an async generator")
     card = ModelCard(name, tuple(Ability(ability) for ability in abilities), context_length, streams)
-    return ServedModel(card, generate, resume if callable(resume) else ResumeMode(resume), shared_loop)
+    return ServedModel(card, generate, resume, shared_loop)
+
+
+def _read_ways(ways: ResumeWays) -> tuple[ResumeMode, ...]:
+    """Raises: ValueError."""
+    listed = (ways,) if isinstance(ways, str) else tuple(ways)
+    modes = [mode.value for mode in ResumeMode]
+    if not listed or not set(listed) <= set(modes):
+        raise ValueError(f"has to be one of {modes}, or several of them, not {ways!r}")
+    return tuple(map(ResumeMode, listed))

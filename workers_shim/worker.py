@@ -144,7 +144,8 @@ class Worker:
             context_length: in tokens.
             resume: how an answer goes on that another worker began. "never": with an error. "replay": `generate` is
                 called as for a new request and what the client has is skipped, if it is the same text. "prefix":
-                `generate` yields what follows `Request.resume_text`. Or a function that says one of these of a request.
+                `generate` yields what follows `Request.resume_text`, which is plain text. ("prefix", "replay"): where
+                the client has more than that, it is repeated. Or a function that says any of these of a request.
             shared_loop: all streams share one event loop, for an asynchronous generator that never blocks. Otherwise
                 each has a slot's thread, and may block.
             streams: False for a function whose answer comes in one piece, yielded or returned, after however long: it

@@ -4,6 +4,7 @@ from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager
 from http import HTTPStatus
 from importlib import metadata
+from typing import Any
 
 from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
@@ -11,6 +12,7 @@ from starlette.exceptions import HTTPException
 
 from broker_controller.errors import BadRequestError, NoSuchPathError, ServiceError, Subject, WrongMethodError
 from broker_controller.http.access import AccessLog
+from broker_controller.http.documentation.parts import components
 from broker_controller.http.errors import answer_for_error
 from broker_controller.http.llava import llava_routes
 from broker_controller.http.openai import models_router, openai_routes
@@ -30,7 +32,7 @@ Every answer carries `X-Request-Id`: the client's own, or a new one. It is in th
 
 def create_app(services: Services, lifespan: Lifespan | None = None) -> FastAPI:
     """The whole application; `lifespan` runs what has to run beside it."""
-    app = FastAPI(
+    app = _Application(
         title="broker-controller",
         description=_DESCRIPTION,
         version=_version(),
@@ -48,6 +50,18 @@ def create_app(services: Services, lifespan: Lifespan | None = None) -> FastAPI:
     app.add_middleware(Shortcut, direct={route.path: route.app for route in calls if not route.param_convertors})
     app.add_middleware(AccessLog)
     return app
+
+
+class _Application(FastAPI):
+    def openapi(self) -> dict[str, Any]:
+        """FastAPI's document, with the schemas of our answers, and without the form of its own errors: we have none."""
+        if self.openapi_schema is None:
+            document = super().openapi()
+            document["components"] = {"schemas": components()}
+            for path in document["paths"].values():
+                for operation in path.values():
+                    operation["responses"].pop("422", None)
+        return super().openapi()
 
 
 async def _on_service_error(request: Request, error: ServiceError) -> Response:

@@ -1,4 +1,5 @@
-"""A client's connection, with bounds that uvicorn's own lacks: on the size of a request's head, and on its time.
+"""A client's connection, with bounds that uvicorn's own lacks: on the size of a request's head, on its time, and on
+the rest of a request that was answered before its end.
 
 Used by `server` alone. Bodies have bounds of their own, in `call`.
 """
@@ -6,12 +7,15 @@ Used by `server` alone. Bodies have bounds of their own, in `call`.
 import asyncio
 from typing import Any
 
+import httptools
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 MAX_HEAD_BYTES = 64 * 1024
 """Of a request line and its headers, where one read from the socket does not bring all. As uvicorn's with h11."""
 HEAD_TIMEOUT = 60.0
 """Seconds in which the head of a request has to be here, from the connection's or the request's first byte on."""
+LINGER = 30.0
+"""Seconds for which a client that still sends can read the answer that it got before its request's end. As nginx's."""
 
 _TOO_LARGE = (
     b"HTTP/1.1 431 Request Header Fields Too Large\r\n"
@@ -20,13 +24,21 @@ _TOO_LARGE = (
 )
 
 
+class RefusedHeadError(Exception):
+    """A head that two programs may read in two ways, or a tunnel's. The parser makes it a 400."""
+
+
 class BoundedConnection(HttpToolsProtocol):
-    """Closes a connection whose request's head never ends."""
+    """Closes a connection whose request's head never ends, or whose request was answered before its end."""
 
     def __init__(self, *arguments: Any, **options: Any) -> None:
         super().__init__(*arguments, **options)
         self._head_bytes = 0
         self._head_timer: asyncio.TimerHandle | None = None
+        self._keeps_alive = True
+        """Whether the request that comes in leaves the connection open, once it is here in whole."""
+        self._unread = _Unread(self)
+        self._linger_timer: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """A client is there, and may not stay without a request."""
@@ -36,6 +48,8 @@ class BoundedConnection(HttpToolsProtocol):
     def connection_lost(self, exc: Exception | None) -> None:
         """It has gone."""
         self._end_head()
+        if self._linger_timer is not None:
+            self._linger_timer.cancel()
         super().connection_lost(exc)
 
     def on_message_begin(self) -> None:
@@ -45,18 +59,94 @@ class BoundedConnection(HttpToolsProtocol):
             self._head_timer = self.loop.call_later(HEAD_TIMEOUT, self._give_up)
 
     def on_headers_complete(self) -> None:
-        """What follows is the body."""
+        """What follows is the body: what is answered before its end is the connection's last answer."""
+        if self.parser.should_upgrade():
+            if self.parser.get_method() == b"CONNECT":
+                raise RefusedHeadError("this is no proxy")
+            return  # `_feed` comes again with the same head
         self._end_head()
+        self._refuse_two_readings()
         super().on_headers_complete()
+        self._keeps_alive = self.cycle.keep_alive
+        self.cycle.keep_alive = False
+        self.cycle.transport = self._unread  # type: ignore[assignment]  # all that a cycle uses of one
+
+    def on_message_complete(self) -> None:
+        """The request is here in whole."""
+        if self.parser.should_upgrade():
+            return
+        cycle = self.cycle
+        cycle.transport = self.transport
+        if not cycle.response_started:
+            cycle.keep_alive = self._keeps_alive
+        super().on_message_complete()
 
     def data_received(self, data: bytes) -> None:
         """Counted afterwards, when it is known whether the head has ended within it."""
-        super().data_received(data)
+        if self._linger_timer is not None:
+            return
+        if self._head_timer is None and self.cycle is not None and self.cycle.response_complete:
+            # Of a next request. Line breaks before it are none of it for the parser, which says nothing of them.
+            self._head_timer = self.loop.call_later(HEAD_TIMEOUT, self._give_up)
+        self._unset_keepalive_if_required()
+        try:
+            self._feed(data)
+        except httptools.HttpParserError as error:
+            self.logger.warning("no HTTP, connection closed reason=%s", error.__context__ or error)
+            self.send_400_response("Invalid HTTP request received.")
         if self._head_timer is not None and not self.transport.is_closing():
             self._head_bytes += len(data)
             if self._head_bytes > MAX_HEAD_BYTES:
                 self.transport.write(_TOO_LARGE)
                 self.transport.close()
+
+    def shutdown(self) -> None:
+        """The server leaves."""
+        self._keeps_alive = False
+        super().shutdown()
+
+    def linger(self) -> None:
+        """Close, but read on for a while: closed at once, a client that still sends is reset and loses the answer."""
+        self._linger_timer = self.loop.call_later(LINGER, self.transport.close)
+        if self.transport.can_write_eof():
+            self.transport.write_eof()
+
+    def _feed(self, data: bytes) -> None:
+        """Parse it. A wish to change to another protocol is passed over, as a server may.
+
+        The parser takes what follows such a head for the other protocol's, a body included. Java's own HTTP client has
+        this wish at first, with bodies, too.
+        """
+        rest: bytes | memoryview = data
+        while True:
+            try:
+                self.parser.feed_data(rest)
+            except httptools.HttpParserUpgrade as upgrade:
+                rest = memoryview(rest)[upgrade.args[0] :]
+                self.parser.feed_data(self._head_without_upgrade())
+            else:
+                return
+
+    def _head_without_upgrade(self) -> bytes:
+        headers = [b"%b: %b\r\n" % header for header in self.headers if header[0] != b"upgrade"]
+        version = self.parser.get_http_version().encode()
+        return b"".join([self.parser.get_method(), b" ", self.url, b" HTTP/", version, b"\r\n", *headers, b"\r\n"])
+
+    def _refuse_two_readings(self) -> None:
+        """What a proxy before us may have read otherwise. The parser itself refuses a length beside chunks.
+
+        Raises: RefusedHeadError.
+        """
+        hosts = 0
+        for name, value in self.headers:
+            if name == b"transfer-encoding":
+                # The parser takes any list that ends with it, and the body would be in the other encodings, too.
+                if value.lower() != b"chunked" or self.parser.get_http_version() == "1.0":
+                    raise RefusedHeadError("an encoding of the body that is not chunked alone, or chunks in HTTP/1.0")
+            elif name == b"host":
+                hosts += 1
+        if hosts > 1:
+            raise RefusedHeadError("more than one Host")
 
     def _give_up(self) -> None:
         if self.cycle is None or self.cycle.response_complete:
@@ -70,3 +160,20 @@ class BoundedConnection(HttpToolsProtocol):
         if self._head_timer is not None:
             self._head_timer.cancel()
             self._head_timer = None
+
+
+class _Unread:
+    """The transport, as a request is given it whose body is not here in whole: to close it is to linger."""
+
+    def __init__(self, connection: BoundedConnection) -> None:
+        self._connection = connection
+
+    def write(self, data: bytes) -> None:
+        self._connection.transport.write(data)
+
+    def is_closing(self) -> bool:
+        return self._connection.transport.is_closing()
+
+    def close(self) -> None:
+        if not self.is_closing():
+            self._connection.linger()

@@ -6,9 +6,9 @@ The parts that generate are in `generate`, those for a certain worker in `worker
 from functools import partial
 
 from broker_controller.dispatch import DispatchMethod
-from broker_controller.http import documentation as docs
 from broker_controller.http.bodies import BodyReader, HeartBeatBody, ModelBody, RegistrationBody
 from broker_controller.http.call import Call
+from broker_controller.http.documentation import llava as docs
 from broker_controller.http.errors import cumulative_stream_style, cumulative_style, detail_style
 from broker_controller.http.generate import generate, generate_stream
 from broker_controller.http.routes import CallRoute

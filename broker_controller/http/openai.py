@@ -8,10 +8,11 @@ from fastapi import APIRouter, Response
 from msgspec import Struct
 
 from broker_controller.errors import ModelNotFoundError
-from broker_controller.http import documentation as docs
+from broker_controller.http.answer_types import ModelList, ModelObject
 from broker_controller.http.answers import assemble
 from broker_controller.http.bodies import BodyReader, ChatBody, CompletionBody
 from broker_controller.http.call import Call
+from broker_controller.http.documentation import openai as docs
 from broker_controller.http.errors import openai_style
 from broker_controller.http.events import EventWriter
 from broker_controller.http.routes import CallRoute
@@ -52,17 +53,6 @@ def openai_routes(services: Services) -> list[CallRoute]:
     ]
 
 
-class ModelObject(Struct, frozen=True):
-    """A model, as OpenAI lists it; the last two are ours."""
-
-    id: str
-    created: int
-    object: str = "model"
-    owned_by: str = "broker-controller"
-    abilities: tuple[str, ...] = ()
-    context_length: int | None = None
-
-
 def models_router(services: Services) -> APIRouter:
     """The GET routes."""
     router = APIRouter(tags=[TAG])
@@ -71,7 +61,7 @@ def models_router(services: Services) -> APIRouter:
     async def list_models() -> Response:
         """The models that are served at this moment."""
         models = _served_models(services)
-        return _json({"object": "list", "data": [models[name] for name in sorted(models)]})
+        return _json(ModelList("list", [models[name] for name in sorted(models)]))
 
     @router.get("/v1/models/{model:path}", openapi_extra=docs.ONE_MODEL)
     async def get_model(model: str) -> Response:
@@ -93,7 +83,9 @@ def _served_models(services: Services) -> dict[str, ModelObject]:
             if card.name not in models:
                 models[card.name] = ModelObject(
                     card.name,
-                    int(record.started_at),
+                    created=int(record.started_at),
+                    object="model",
+                    owned_by="broker-controller",
                     abilities=card.abilities,
                     context_length=card.context_length,
                 )

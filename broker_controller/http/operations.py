@@ -5,7 +5,8 @@ from typing import Any
 import msgspec
 from fastapi import APIRouter, Response
 
-from broker_controller.http import documentation as docs
+from broker_controller.http.answer_types import BrokerFacts, ControllerFacts, Health, ModelFacts, Readiness
+from broker_controller.http.documentation import operations as docs
 from broker_controller.http.services import Services
 from broker_controller.process_facts import process_facts
 from broker_controller.worker_record import RecordState
@@ -21,14 +22,14 @@ def operations_router(services: Services) -> APIRouter:
     @router.get("/healthz", openapi_extra=docs.HEALTHZ)
     async def healthz() -> Response:
         """The process lives. It says nothing about the broker: restarting the controller would not help there."""
-        return _json(200, {"status": "ok"})
+        return _json(200, Health("ok"))
 
     @router.head("/readyz", include_in_schema=False)
     @router.get("/readyz", openapi_extra=docs.READYZ)
     async def readyz() -> Response:
         """Requests can be taken: the broker is connected and the fleet is known. Else 503, with the reasons."""
         reasons = not_ready(services)
-        return _json(503 if reasons else 200, {"ready": not reasons, "reasons": reasons})
+        return _json(503 if reasons else 200, Readiness(not reasons, reasons))
 
     @router.get("/status", openapi_extra=docs.STATUS)
     async def status() -> Response:
@@ -55,21 +56,22 @@ def not_ready(services: Services) -> list[str]:
 
 
 def _status(services: Services) -> dict[str, Any]:
+    """As `Status` says."""
     links = services.links
     reasons = not_ready(services)
     return {
-        "controller": {
-            "id": services.gateway.controller_id,
-            "dispatch_method": services.controller.dispatch_method,
-            "ready": not reasons,
-            "reasons": reasons,
-        },
-        "broker": {
-            "connected": links.up,
-            "blocked": links.blocked,
-            "problem": links.problem or None,
-            "version": ".".join(map(str, links.server_version)) or None,
-        },
+        "controller": ControllerFacts(
+            id=services.gateway.controller_id,
+            dispatch_method=services.controller.dispatch_method,
+            ready=not reasons,
+            reasons=reasons,
+        ),
+        "broker": BrokerFacts(
+            connected=links.up,
+            blocked=links.blocked,
+            problem=links.problem or None,
+            version=".".join(map(str, links.server_version)) or None,
+        ),
         "workers": _workers(services),
         "http_workers": services.bridges.status(),
         "models": _models(services),
@@ -84,21 +86,21 @@ def _workers(services: Services) -> list[Any]:
     return [record.view(now) for record in services.controller.registry.workers()]
 
 
-def _models(services: Services) -> list[dict[str, Any]]:
+def _models(services: Services) -> list[ModelFacts]:
     waiting = services.queues.lengths
     records = services.controller.registry.workers()
     models = []
     for name in sorted(services.controller.registry.models() | waiting.keys()):
         ready = [record for record in records if record.state is RecordState.READY and name in record.model_names]
         models.append(
-            {
-                "name": name,
-                "workers": len(ready),
-                "slots": sum(record.slots for record in ready),
-                "free": sum(record.reported.free for record in ready),
-                "queue_length": waiting.get(name, 0),
-                "forecast_seconds": services.gateway.forecast(name),
-            }
+            ModelFacts(
+                name=name,
+                workers=len(ready),
+                slots=sum(record.slots for record in ready),
+                free=sum(record.reported.free for record in ready),
+                queue_length=waiting.get(name, 0),
+                forecast_seconds=services.gateway.forecast(name),
+            )
         )
     return models
 

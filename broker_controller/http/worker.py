@@ -3,8 +3,8 @@
 from functools import partial
 
 from broker_controller.errors import BadRequestError, WorkerNotFoundError
-from broker_controller.http import documentation as docs
 from broker_controller.http.call import Call
+from broker_controller.http.documentation import llava as docs
 from broker_controller.http.errors import cumulative_stream_style, cumulative_style, detail_style
 from broker_controller.http.generate import generate, generate_stream
 from broker_controller.http.routes import CallRoute

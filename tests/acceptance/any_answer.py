@@ -1,4 +1,4 @@
-"""A worker program with a slow engine that answers in every form there is: the last message names it."""
+"""A worker program with a slow engine that answers in every form there is: the prompt or the last message names it."""
 
 import argparse
 import json
@@ -15,8 +15,7 @@ PACE = 0.03
 
 def answer(request: Request) -> Iterator[str | Chunk]:
     """The same for the same request, but for ids, times and what is measured."""
-    assert request.messages is not None
-    kind = request.messages[-1]["content"]
+    kind = request.prompt if request.messages is None else request.messages[-1]["content"]
     head = {"id": f"chatcmpl-{os.getpid()}", "object": "chat.completion.chunk", "created": os.getpid(), "model": "m"}
 
     def payload(delta: dict[str, object], reason: str | None = None) -> Chunk:
@@ -48,9 +47,10 @@ def main() -> None:
     parser = argparse.ArgumentParser()
     for option in ("name", "broker-url", "prefix"):
         parser.add_argument(f"--{option}", required=True)
+    parser.add_argument("--resume", default="replay")
     options = parser.parse_args()
     worker = Worker(options.name, broker_url=options.broker_url, prefix=options.prefix)
-    worker.add_model("m", answer, resume="replay")
+    worker.add_model("m", answer, resume=options.resume)
     worker.run()
 
 

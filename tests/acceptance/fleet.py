@@ -33,9 +33,10 @@ class Fleet:
         """Start an `echo` worker."""
         return self._processes.start("workers-shim", "echo", "--model", model, "--name", name, *self._common, *options)
 
-    def any_answer_worker(self, name: str) -> Process:
+    def any_answer_worker(self, name: str, *options: str) -> Process:
         """Start a worker of `any_answer`."""
-        return self._processes.start("python", "-m", "tests.acceptance.any_answer", "--name", name, *self._common)
+        program = ("-m", "tests.acceptance.any_answer", "--name", name)
+        return self._processes.start("python", *program, *self._common, *options)
 
 
 class RunningController:

@@ -9,6 +9,7 @@ from collections import Counter
 from contextlib import suppress
 from typing import Any
 
+import msgspec
 import pytest
 import schemathesis
 from hypothesis import HealthCheck, Phase, Verbosity, given, settings
@@ -26,6 +27,7 @@ from schemathesis.specs.openapi.checks import (
     status_code_conformance,
 )
 
+from broker_controller.http.answer_types import GeneratedText
 from tests.acceptance.fleet import Fleet
 
 CASES = int(os.environ.get("FUZZ_CASES", "500"))
@@ -33,6 +35,8 @@ ANSWERED_WITHIN = 20.0
 """Seconds. Nothing that is asked here takes one."""
 MOST_TOKENS = 20
 """The description has no largest number of tokens, and the engine would obey."""
+MOST_EVENTS = 10 * MOST_TOKENS
+"""Of a stream, more than any has; by itself schemathesis reads ten."""
 SERVED = st.sampled_from(["m", None])
 
 
@@ -41,8 +45,24 @@ def no_fault(_context: CheckContext, response: Response, _case: Case[Any]) -> No
     assert response.status_code != 500, response.text
 
 
+def streams_are_whole(_context: CheckContext, response: Response, _case: Case[Any]) -> None:
+    """They come to their end, and each object in one is as described: schemathesis knows events, and not these."""
+    if response.status_code != 200:
+        return
+    content_type = response.headers.get("content-type", [""])[0]
+    if content_type == "application/octet-stream":
+        *objects, after_last = response.content.split(b"\0")
+        assert after_last == b"", after_last
+        texts = [msgspec.json.decode(each, type=GeneratedText) for each in objects if each]
+        assert texts, "not one object"
+    elif content_type.startswith("text/event-stream"):
+        events = [each for each in response.content.decode().split("\n\n") if not each.startswith(":")]
+        assert events[-2:] == ["data: [DONE]", ""], response.content[-200:]
+
+
 CHECKS = [
     no_fault,
+    streams_are_whole,
     status_code_conformance,
     content_type_conformance,
     response_schema_conformance,
@@ -56,6 +76,7 @@ def test_every_operation_answers_as_it_is_described(fleet: Fleet) -> None:
     fleet.worker("w1", "--slots", "8")
     controller.wait_for_workers("w1")
     schema = schemathesis.openapi.from_url(f"{controller.url}/openapi.json")
+    schema.config.max_stream_events = MOST_EVENTS
     operations = [result.ok() for result in schema.get_all_operations() if isinstance(result, Ok)]
     statuses: Counter[str] = Counter()
     faults: list[str] = []

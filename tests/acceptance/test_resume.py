@@ -1,5 +1,6 @@
 """An answer of any kind whose worker is killed in the middle: the client has all of it, once, or one clear error."""
 
+import itertools
 import json
 import re
 from collections.abc import Iterator
@@ -9,14 +10,17 @@ from typing import Any
 import httpx
 import pytest
 
+from tests.acceptance.any_answer import TOKENS
 from tests.acceptance.fleet import Fleet, RunningController, echo_text
 from tests.processes import Process
 from tests.waiting import eventually_sync
 
+TEXT = "".join(f"t{number} " for number in range(TOKENS))
 
-def start(fleet: Fleet) -> tuple[RunningController, dict[str, Process]]:
+
+def start(fleet: Fleet, *options: str) -> tuple[RunningController, dict[str, Process]]:
     controller = fleet.controller()
-    workers = {name: fleet.any_answer_worker(name) for name in ("w1", "w2")}
+    workers = {name: fleet.any_answer_worker(name, *options) for name in ("w1", "w2")}
     controller.wait_for_workers("w1", "w2")
     return controller, workers
 
@@ -131,3 +135,65 @@ def test_a_client_can_refuse_the_way_in_which_an_answer_would_go_on(fleet: Fleet
     chunks, _ = read(lines(controller, "text", {"X-Resume": wish}), workers)
     assert chunks[-1]["error"]["code"] == "worker_lost"
     assert sentence in chunks[-1]["error"]["message"]
+
+
+def test_a_client_can_ask_for_a_repetition_where_the_worker_never_goes_on_by_itself(fleet: Fleet) -> None:
+    controller, workers = start(fleet, "--resume", "never")
+    chunks, comments = read(lines(controller, "text", {"X-Resume": "replay"}), workers)
+    assert text_of(chunks) == TEXT
+    assert any(comment.endswith(" attempts=2") for comment in comments)
+
+
+def test_a_worker_that_never_goes_on_ends_the_answer_as_one_error_that_says_so(fleet: Fleet) -> None:
+    controller, workers = start(fleet, "--resume", "never")
+    chunks, _ = read(lines(controller, "text"), workers)
+    assert chunks[-1]["error"]["code"] == "worker_lost"
+    assert "cannot go on from the middle of this answer" in chunks[-1]["error"]["message"]
+
+
+def text_of(chunks: list[Any]) -> str:
+    return "".join(choice["delta"].get("content") or "" for chunk in chunks for choice in chunk["choices"])
+
+
+def start_one(fleet: Fleet) -> tuple[RunningController, Process]:
+    controller = fleet.controller()
+    worker = fleet.any_answer_worker("w1")
+    controller.wait_for_workers("w1")
+    return controller, worker
+
+
+def replace(fleet: Fleet, worker: Process) -> None:
+    worker.kill()
+    fleet.any_answer_worker("w2")
+
+
+def test_a_stream_of_llavas_protocol_goes_on_where_its_killed_worker_stopped(fleet: Fleet) -> None:
+    controller, worker = start_one(fleet)
+    parts = []
+    for part in controller.stream("text", TOKENS):
+        parts.append(part)
+        if len(parts) == 15:
+            replace(fleet, worker)
+    texts = [part["text"] for part in parts]
+    assert all(later.startswith(earlier) for earlier, later in itertools.pairwise(texts))
+    assert {part["error_code"] for part in parts} == {0}
+    assert texts[-1] == TEXT
+
+
+def test_a_whole_answer_of_llavas_protocol_has_each_word_once_though_its_worker_was_killed(fleet: Fleet) -> None:
+    controller, worker = start_one(fleet)
+    body = {"model": "m", "prompt": "text", "max_new_tokens": TOKENS, "echo": False}
+
+    def has_a_part_of_it() -> bool:
+        return bool(controller.get("/status")["streams"]["inflight_bytes"] > len(json.dumps(body)) + len(TEXT) / 4)
+
+    with ThreadPoolExecutor(1) as pool:
+        asked = pool.submit(httpx.post, f"{controller.url}/worker_generate", json=body, timeout=60)
+        eventually_sync(has_a_part_of_it)
+        assert not asked.done()
+        replace(fleet, worker)
+        answer = asked.result()
+    assert (answer.status_code, answer.json()["error_code"]) == (200, 0)
+    assert answer.headers["x-attempts"] == "2"
+    assert answer.json()["text"] == TEXT
+    assert answer.json()["usage"]["completion_tokens"] == TOKENS

@@ -1,6 +1,10 @@
-"""The matrix as a table: a row for each fault and state, printed at the end of the run and kept as JSON."""
+"""The matrix as a table: a row for each fault and state, printed at the end of the run and kept as JSON.
+
+`python -m tests.faults.report RUN.json …` sums runs up as the table of docs/reliability.md, a row for each fault.
+"""
 
 import json
+import sys
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -73,3 +77,48 @@ def _cells(row: Row) -> tuple[str, ...]:
     next_token = f"{pauses[0]:.0f}, at most {pauses[1]:.0f}" if pauses else "-"
     return (row["fault"], row["state"], row["settings"], ", ".join(outcome) + causes, str(row["moved"]), next_token,
             str(row["requests"]), *bad)  # fmt: skip
+
+
+# --- for the docs
+
+STATES = ("queued", "starting", "mid-stream", "arriving")
+
+
+def summary(runs: Sequence[Sequence[Row]]) -> list[str]:
+    """Markdown. Requests are those of all runs; the time is the median of the runs' medians, and the longest of all."""
+    faults: dict[str, dict[str, list[Row]]] = {}
+    for row in sorted((row for run in runs for row in run), key=lambda row: str(row["fault"])):
+        state = row["state"] if row["state"] in STATES else ""
+        faults.setdefault(row["fault"], {}).setdefault(state, []).append(row)
+    lines = [
+        f"| fault | {' | '.join(STATES)} | others | until the next token, ms |",
+        "|---" * (len(STATES) + 3) + "|",
+    ]
+    for fault, states in faults.items():
+        cells = [_outcomes(states.get(state, [])) for state in (*STATES, "")]
+        lines.append(f"| {fault} | {' | '.join(cells)} | {_times([row for rows in states.values() for row in rows])} |")
+    return lines
+
+
+def _outcomes(rows: Sequence[Row]) -> str:
+    verdicts: Counter[str] = Counter()
+    codes: Counter[str] = Counter()
+    for row in rows:
+        verdicts.update(row["verdicts"])
+        codes.update(code for code in row["codes"] if not code.isdigit())
+    causes = f" ({', '.join(f'`{code}`' for code in sorted(codes))})" if codes else ""
+    return ", ".join(f"{number} {kind}" + causes * (kind == Verdict.ERROR) for kind, number in verdicts.items())
+
+
+def _times(rows: Sequence[Row]) -> str:
+    measured = [(row["state"], row["next_token_ms"]) for row in rows if row["next_token_ms"]]
+    states = dict.fromkeys(state for state, _ in measured)
+    return ", ".join(
+        f"{state} {median(times[0] for each, times in measured if each == state):,.0f}"
+        f" (at most {max(times[1] for each, times in measured if each == state):,.0f})"
+        for state in states
+    )
+
+
+if __name__ == "__main__":
+    print("\n".join(summary([json.loads(Path(path).read_text()) for path in sys.argv[1:]])))

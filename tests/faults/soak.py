@@ -10,12 +10,10 @@ import asyncio
 import contextlib
 import json
 import random
-import signal
 import sys
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Awaitable, Callable
 from pathlib import Path
 from statistics import median
 
@@ -23,18 +21,18 @@ import httpx
 
 from broker_controller.amqp_probe import free_port
 from broker_controller.private_node import PrivateNode
-from broker_wire.topology import Topology
 from tests.acceptance.fleet import Fleet, RunningController
+from tests.faults.hat import SPARED, Hat
 from tests.faults.history import Exchange, Verdict, judge
 from tests.faults.load import Client, Protocol
 from tests.faults.scene import Scene
+from tests.integration.amqp_harness import Proxy
 from tests.processes import Processes
 from tests.waiting import eventually_sync
 
 CLIENTS = 12
 DEADLINE = 240.0
 """Seconds in which every answer has to have ended, whatever happens to it on the way."""
-VICTIMS = ("w1", "w2", "w3")
 SAMPLE_INTERVAL = 5.0
 """Seconds between two looks at the memory."""
 WRONG = (Verdict.LOST, Verdict.DUPLICATED, Verdict.HUNG)
@@ -43,23 +41,19 @@ WRONG = (Verdict.LOST, Verdict.DUPLICATED, Verdict.HUNG)
 class Soak:
     """One run."""
 
-    def __init__(self, scene: Scene, chance: random.Random) -> None:
+    def __init__(self, scene: Scene, hat: Hat, chance: random.Random) -> None:
         self.verdicts: Counter[str] = Counter()
         self.codes: Counter[str] = Counter()
-        self.faults: Counter[str] = Counter()
         self.wrong: list[Exchange] = []
         self.memory: list[dict[str, float]] = []
         self._scene = scene
+        self._hat = hat
         self._chance = chance
-        self._clients_chance = random.Random(chance.random())
-        self._doomed: RunningController | None = None
-        self._killed: list[RunningController] = []
         self._over = asyncio.Event()
         self._number = 0
 
     async def run(self, seconds: float) -> None:
         """All of it."""
-        self._doomed = await asyncio.to_thread(self._scene.fleet.controller)
         async with asyncio.TaskGroup() as tasks:
             for _ in range(CLIENTS):
                 tasks.create_task(self._client())
@@ -67,8 +61,7 @@ class Soak:
             until = time.monotonic() + seconds
             try:
                 while time.monotonic() < until:
-                    await asyncio.sleep(self._chance.uniform(3.0, 12.0))
-                    await self._one_fault()
+                    await self._hat.draw()
             finally:
                 self._over.set()
 
@@ -76,8 +69,8 @@ class Soak:
 
     async def _client(self) -> None:
         while not self._over.is_set():
-            known = [each for each in (self._scene.controller, self._doomed) if each is not None]
-            await self._ask(self._clients_chance.choice(known))
+            known = [each for each in (self._scene.controller, self._hat.doomed) if each is not None]
+            await self._ask(self._chance.choice(known))
 
     async def _ask(self, controller: RunningController) -> None:
         self._number += 1
@@ -85,27 +78,31 @@ class Soak:
         exchange = Exchange(
             id=f"s{self._number}",
             group="soak",
-            prompt=f"s{self._number} the quick brown fox",
-            tokens=self._clients_chance.randint(5, 120),
+            prompt=f"s{self._number} {self._steps()} the quick brown fox".replace("  ", " "),
+            tokens=self._chance.randint(5, 120),
             sent_at=now,
             deadline=now + DEADLINE,
         )
-        protocol = self._clients_chance.choice(list(Protocol))
+        protocol = self._chance.choice(list(Protocol))
         client = Client(controller.url, exchange, protocol, "m", {})
         leaver = None
-        if self._clients_chance.random() < 0.1:
-            leaver = asyncio.get_running_loop().call_later(self._clients_chance.uniform(0.0, 3.0), client.leave)
+        if self._chance.random() < 0.1:
+            leaver = asyncio.get_running_loop().call_later(self._chance.uniform(0.0, 3.0), client.leave)
         await client.run()
         if leaver is not None:
             leaver.cancel()
         self._judge(exchange, controller)
         if exchange.errors or exchange.broken:
-            await asyncio.sleep(self._clients_chance.uniform(0.5, 1.5))
+            await asyncio.sleep(self._chance.uniform(0.5, 1.5))
+
+    def _steps(self) -> str:
+        """Some engines block for a while, or raise."""
+        return self._chance.choices(["", "block:3:15", "raise-once:0", "raise:3"], [92, 3, 3, 2])[0]
 
     def _judge(self, exchange: Exchange, controller: RunningController) -> None:
         if exchange.left:
             self.verdicts["left by the client"] += 1
-        elif exchange.broken and controller in self._killed:
+        elif exchange.broken and controller in self._hat.killed:
             self.verdicts["with a killed controller"] += 1
         else:
             verdict = judge(exchange)
@@ -114,79 +111,12 @@ class Soak:
             if verdict in WRONG:
                 self.wrong.append(exchange)
 
-    # --- the faults
-
-    async def _one_fault(self) -> None:
-        faults: list[tuple[int, Callable[[], Awaitable[None]]]] = [
-            (6, self._kill_worker),
-            (4, self._freeze_worker),
-            (4, self._drain_worker),
-            (3, self._kill_controller),
-            (2, self._close_connections),
-            (2, self._delete_queue),
-            (2, self._alarm),
-            (1, self._restart_broker),
-            (1, self._crash_broker),
-        ]
-        weights = [weight for weight, _ in faults]
-        (chosen,) = self._chance.choices([fault for _, fault in faults], weights)
-        name = chosen.__name__.strip("_")
-        self.faults[name] += 1
-        print(f"{time.strftime('%X')} {name}", flush=True)
-        await chosen()
-
-    async def _kill_worker(self) -> None:
-        name = self._chance.choice(VICTIMS)
-        await asyncio.to_thread(self._scene.workers[name].kill)
-        self._scene.start_worker(name)
-
-    async def _freeze_worker(self) -> None:
-        worker = self._scene.workers[self._chance.choice(VICTIMS)]
-        worker.signal(signal.SIGSTOP)
-        await asyncio.sleep(self._chance.uniform(1.0, 20.0))
-        worker.signal(signal.SIGCONT)
-
-    async def _drain_worker(self) -> None:
-        name = self._chance.choice(VICTIMS)
-        self._scene.workers[name].terminate()
-        await asyncio.to_thread(self._scene.workers[name].wait, 60.0)
-        self._scene.start_worker(name)
-
-    async def _kill_controller(self) -> None:
-        doomed, self._doomed = self._doomed, None
-        if doomed is not None:
-            self._killed.append(doomed)
-            await asyncio.to_thread(doomed.process.kill)
-        self._doomed = await asyncio.to_thread(self._scene.fleet.controller)
-
-    async def _close_connections(self) -> None:
-        await self._rabbitmqctl("close_all_connections", "by the soak test")
-
-    async def _delete_queue(self) -> None:
-        await self._rabbitmqctl("delete_queue", Topology("bc").model_queue("m").name)
-
-    async def _alarm(self) -> None:
-        await self._rabbitmqctl("set_vm_memory_high_watermark", "absolute", "1")
-        await asyncio.sleep(self._chance.uniform(1.0, 8.0))
-        await self._rabbitmqctl("set_vm_memory_high_watermark", "0.4")
-
-    async def _restart_broker(self) -> None:
-        await asyncio.to_thread(self._scene.node.stop)
-        await asyncio.to_thread(self._scene.node.start)
-
-    async def _crash_broker(self) -> None:
-        await asyncio.to_thread(self._scene.node.kill)
-        await asyncio.to_thread(self._scene.node.start)
-
-    async def _rabbitmqctl(self, *arguments: str) -> None:
-        await asyncio.to_thread(self._scene.node.rabbitmqctl, *arguments)
-
     # --- memory
 
     async def _watch_memory(self) -> None:
         while not self._over.is_set():
             sample = {"time": time.monotonic()}
-            pids = {"controller": self._scene.controller.process.pid, "worker": self._scene.workers["w0"].pid}
+            pids = {"controller": self._scene.controller.process.pid, "worker": self._scene.workers[SPARED].pid}
             with contextlib.suppress(RuntimeError):  # the broker is away just now
                 pids["broker"] = self._scene.node.pid
             for name, pid in pids.items():
@@ -212,16 +142,23 @@ def _resident_mib(pid: int) -> float:
     return pages * 4096 / 2**20
 
 
-async def _soak(scene: Scene, soak: Soak, minutes: float) -> int:
+async def _soak(scene: Scene, seed: int, minutes: float, samples: Path | None) -> int:
     began = time.monotonic()
-    await soak.run(minutes * 60)
-    await asyncio.to_thread(eventually_sync, scene.nothing_is_left, 90.0)
-    print(f"{(time.monotonic() - began) / 60:.1f} minutes, faults: {dict(soak.faults)}")
-    print(f"requests: {dict(soak.verdicts)}, errors by code: {dict(soak.codes)}")
+    chance = random.Random(seed)
+    async with Proxy(scene.node.url) as cable:
+        hat = Hat(scene, cable, chance)
+        await hat.start()
+        soak = Soak(scene, hat, random.Random(chance.random()))
+        await soak.run(minutes * 60)
+        await asyncio.to_thread(eventually_sync, scene.nothing_is_left, 90.0)
+    print(f"{(time.monotonic() - began) / 60:.1f} minutes, {hat.drawn.total()} faults: {dict(hat.drawn)}")
+    print(f"{soak.verdicts.total()} requests: {dict(soak.verdicts)}, errors by code: {dict(soak.codes)}")
     print("\n".join(soak.memory_lines()))
-    print("nothing is left over: no stream, slot, message, byte")
+    print("nothing is left over: no stream, slot, message, byte, open file or task")
     for exchange in soak.wrong[:10]:
         print(judge(exchange), exchange)
+    if samples:
+        await asyncio.to_thread(samples.write_text, json.dumps(soak.memory))
     return 1 if soak.wrong else 0
 
 
@@ -240,12 +177,7 @@ def main() -> int:
         stack.callback(processes.end)
         client = stack.enter_context(httpx.Client(timeout=90))
         scene = Scene(processes, Fleet(processes, node.url, "bc", free_port, client), node, "bc", journal=folder)
-        scene.start("w0", *VICTIMS)
-        soak = Soak(scene, random.Random(options.seed))
-        code = asyncio.run(_soak(scene, soak, options.minutes))
-        if options.json:
-            options.json.write_text(json.dumps(soak.memory))
-        return code
+        return asyncio.run(_soak(scene, options.seed, options.minutes, options.json))
 
 
 if __name__ == "__main__":

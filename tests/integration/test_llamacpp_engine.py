@@ -1,4 +1,4 @@
-"""The llama.cpp engine with a real model: what it streams, how it stops, and how it goes on with an answer."""
+"""The llama.cpp engine with a real model: what it streams, and how it stops."""
 
 import asyncio
 import json
@@ -7,66 +7,32 @@ from typing import Any
 
 import pytest
 
-from broker_wire.messages import FailureKind, Operation, Usage
-from tests.unit.fake_stream import PATIENCE, FakeStream, assignment
-from workers_shim import Request, Worker
+from broker_wire.messages import FailureKind
+from tests.integration.llamacpp_runs import (
+    CONTEXT,
+    COUNT,
+    QUESTION,
+    answer,
+    load_engine,
+    serving,
+    start,
+    usage_of,
+)
+from workers_shim import Worker
+from workers_shim.engines import llamacpp
 from workers_shim.engines.llamacpp_tokens import TokenCounter
 from workers_shim.execution import EngineExecutor
-from workers_shim.served_model import serve
-
-pytest.importorskip("xllamacpp", reason="llama.cpp is not installed (the extra llamacpp)")
-from workers_shim.engines import llamacpp
-
-CONTEXT = 1024
-COUNT = "1, 2, 3, 4, 5, 6,"
-QUESTION = [{"role": "user", "content": "Tell me about gravity in two sentences."}]
 
 
 @pytest.fixture(scope="module")
 def engine() -> llamacpp.LlamaCpp:
-    try:
-        path = llamacpp.find_default_model()
-    except ValueError as error:
-        pytest.skip(str(error))
-    return llamacpp.LlamaCpp.load(path, slots=2, context_length=CONTEXT)
+    return load_engine()
 
 
 @pytest.fixture
 async def executor(engine: llamacpp.LlamaCpp) -> AsyncIterator[EngineExecutor]:
-    executor = EngineExecutor()
-    executor.add(
-        serve(
-            "m",
-            engine.generate,
-            abilities=["chat", "completion"],
-            context_length=CONTEXT,
-            resume="prefix",
-            shared_loop=False,
-        )
-    )
-    yield executor
-    assert await executor.aclose(PATIENCE), "the engine has not come back"
-
-
-def start(executor: EngineExecutor, *, text: str = "", **body: Any) -> FakeStream:
-    operation = Operation.CHAT if "messages" in body else Operation.COMPLETION
-    stream = FakeStream()
-    executor.start(assignment(body=json.dumps(body).encode(), operation=operation, text=text), stream)
-    return stream
-
-
-async def answer(executor: EngineExecutor, *, text: str = "", **body: Any) -> FakeStream:
-    stream = start(executor, text=text, **body)
-    await asyncio.to_thread(stream.wait_over)
-    assert stream.releases == 1
-    return stream
-
-
-def usage_of(stream: FakeStream) -> Usage:
-    word, _, usage = stream.last_words[0]
-    assert word == "end"
-    assert isinstance(usage, Usage)
-    return usage
+    async with serving(engine) as executor:
+        yield executor
 
 
 async def test_a_chat_goes_through_the_models_own_template(executor: EngineExecutor) -> None:
@@ -199,36 +165,6 @@ async def test_as_many_run_at_once_as_there_are_slots(executor: EngineExecutor) 
         await asyncio.to_thread(stream.wait_over)
 
 
-async def test_an_answer_that_moved_goes_on_where_it_was(executor: EngineExecutor) -> None:
-    how: dict[str, Any] = {"prompt": COUNT, "temperature": 0, "max_tokens": 24}
-    whole = await answer(executor, **how)
-    had = "".join(item for item in whole.items[:7] if isinstance(item, str))
-    rest = await answer(executor, text=had, **how)
-
-    assert had + rest.text == whole.text
-    assert rest.last_words == whole.last_words
-
-
-async def test_a_chat_that_moved_leaves_the_assistants_turn_open(executor: EngineExecutor) -> None:
-    begun = [*QUESTION, {"role": "assistant", "content": "Gravity is the"}]
-    how: dict[str, Any] = {"temperature": 0, "max_tokens": 20}
-    whole = await answer(executor, messages=QUESTION, **how)
-    rest = await answer(executor, messages=QUESTION, text="Gravity is the", **how)
-    by_the_client = await answer(executor, messages=begun, temperature=0, max_tokens=17)
-    moved_again = await answer(executor, messages=begun, text=by_the_client.text[:9], temperature=0, max_tokens=17)
-
-    assert rest.text == by_the_client.text
-    assert usage_of(rest) == usage_of(whole)
-    assert usage_of(moved_again).prompt_tokens == usage_of(by_the_client).prompt_tokens
-
-
-async def test_an_answer_that_was_complete_but_for_its_end_ends(executor: EngineExecutor) -> None:
-    stream = await answer(executor, prompt=COUNT, max_tokens=3, text=" 7, 8")
-
-    assert stream.items == []
-    assert stream.last_words[0][:2] == ("end", "length")
-
-
 @pytest.mark.parametrize(
     ("body", "words"),
     [
@@ -277,37 +213,3 @@ def test_settings_that_the_model_cannot_have_are_refused(
 ) -> None:
     with pytest.raises(ValueError, match=words):
         llamacpp.LlamaCpp.load(**how)
-
-
-async def test_the_seed_of_an_answer_that_goes_on_is_not_the_one_that_drew_its_beginning(
-    engine: llamacpp.LlamaCpp, monkeypatch: pytest.MonkeyPatch, executor: EngineExecutor
-) -> None:
-    seeds: list[int] = []
-    begin = llamacpp._Generation.__init__
-
-    def note(self: Any, server: Any, request: Any, body: dict[str, Any]) -> None:
-        seeds.append(body["seed"])
-        begin(self, server, request, body)
-
-    monkeypatch.setattr(llamacpp._Generation, "__init__", note)
-    await answer(executor, prompt=COUNT, text=" 7, 8,", seed=2**32 - 2, max_tokens=20)
-    await answer(executor, prompt=COUNT, seed=7, max_tokens=1)
-
-    assert 0 <= seeds[0] < 20
-    assert seeds[1] == 7
-
-
-@pytest.mark.parametrize(
-    ("body", "mode"),
-    [
-        ({}, "prefix"),
-        ({"logprobs": True}, "prefix"),
-        ({"tools": [{"type": "function"}]}, "never"),
-        ({"tools": [{"type": "function"}], "temperature": 0}, "replay"),
-        ({"response_format": {"type": "json_object"}, "seed": 0}, "replay"),
-    ],
-)
-def test_what_is_more_than_text_is_repeated_only_where_nothing_is_by_chance(body: dict[str, Any], mode: str) -> None:
-    parameters = {name: value for name, value in body.items() if name not in ("temperature", "seed")}
-    request = Request(model="m", parameters=parameters, temperature=body.get("temperature"), seed=body.get("seed"))
-    assert llamacpp.resume_of(request) == mode

@@ -4,7 +4,7 @@ import threading
 import time
 from collections.abc import Callable
 
-from broker_wire.messages import FailureKind, Generate, Operation, Usage
+from broker_wire.messages import FailureKind, Generate, Had, Operation, ResumeMode, Usage
 from workers_shim.request import Cancelled, Chunk
 from workers_shim.stream import Assignment
 
@@ -125,7 +125,9 @@ def assignment(
     text: str = "",
     next_seq: int | None = None,
     seconds: float = 600.0,
+    choices: tuple[Had, ...] = (),
+    resume: ResumeMode | None = None,
 ) -> Assignment:
-    generate = Generate("controller", 1, 1, "request-1", model, operation, seconds, body)
-    seq = (1 if text else 0) if next_seq is None else next_seq
-    return Assignment(generate, 1, seq, text, False, time.monotonic() + seconds)
+    generate = Generate("controller", 1, 1, "request-1", model, operation, seconds, body, resume=resume)
+    seq = (1 if text or choices else 0) if next_seq is None else next_seq
+    return Assignment(generate, 1, seq, text, False, time.monotonic() + seconds, choices)

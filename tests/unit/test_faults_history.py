@@ -6,7 +6,7 @@ import pytest
 
 from tests.faults.engine import Script, expected
 from tests.faults.history import SLACK, Exchange, Verdict, judge
-from tests.faults.report import rows_of, table
+from tests.faults.report import rows_of, summary, table
 
 PROMPT = "one two three four five six seven"
 RIGHT = expected(PROMPT, 20)
@@ -69,6 +69,18 @@ def test_a_row_counts_every_verdict_and_measures_the_pause_of_moved_streams() ->
     assert row["next_token_ms"] == [1000.0, 1000.0]
     _, line = table([row])
     assert " ".join(line.split()) == "a fault mid-stream short 1 complete 1 1000, at most 1000 3 0 1 1"
+
+
+def test_runs_are_summed_up_as_a_line_for_each_fault() -> None:
+    runs = []
+    for pause in (20.0, 30.0, 70.0):
+        moved = exchange("", starts=[(0.5, "w1"), (2.0, "w2")])
+        moved.chunks = [(1.0, "one"), (2.0 + pause, " two")]
+        rows = [*rows_of("a fault", [exchange(RIGHT), exchange(RIGHT[:20], errors=[CAUSE]), moved], 1.9, "short")]
+        runs.append(rows)
+    *_, line = summary(runs)
+    assert line.startswith("| a fault |  |  | 3 complete, 3 error (`worker_lost`), 3 lost |  |  |")
+    assert line.endswith("| mid-stream 30,100 (at most 70,100) |")
 
 
 def test_words_of_the_prompt_steer_the_engine() -> None:

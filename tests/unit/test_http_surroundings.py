@@ -1,6 +1,8 @@
 """What is the same for all endpoints: ids, the access log, unknown paths, docs; and the endpoints for operators."""
 
+import json
 import logging
+import re
 from typing import Any
 
 import pytest
@@ -155,6 +157,15 @@ async def test_the_docs_show_every_endpoint_with_examples() -> None:
         assert operation["summary"]
         for content in operation["responses"]["200"]["content"].values():
             assert "example" in content or content["schema"] == {"type": "null"}
+        for answer in operation["responses"].values():
+            assert answer["headers"]["X-Request-Id"]["required"]
+            assert all(content["schema"] for content in answer["content"].values())
+        assert "422" not in operation["responses"]
+    references = set(re.findall(r'"#/components/schemas/(\w+)"', json.dumps(document)))
+    assert references <= document["components"]["schemas"].keys()
     chat = document["paths"]["/v1/chat/completions"]["post"]["requestBody"]["content"]["application/json"]
     assert chat["schema"]["required"] == ["model", "messages"]
     assert chat["example"]["stream"] is True
+    for status in ("429", "503", "504"):
+        headers = document["paths"]["/v1/chat/completions"]["post"]["responses"][status]["headers"]
+        assert headers["Retry-After"]["required"]

@@ -13,12 +13,12 @@ from typing import Any
 import pytest
 
 from broker_wire.messages import FailureKind, Operation
+from tests.unit.engine_runs import add, answer, over, yields
 from tests.unit.fake_stream import PATIENCE, FakeStream, assignment
 from tests.waiting import eventually
 from workers_shim.execution import EngineExecutor
 from workers_shim.request import Chunk, Request, RequestError, Usage
 from workers_shim.run import MAX_PAYLOAD, MAX_TEXT
-from workers_shim.served_model import serve
 
 
 @pytest.fixture
@@ -26,33 +26,6 @@ async def executor() -> AsyncIterator[EngineExecutor]:
     executor = EngineExecutor()
     yield executor
     assert await executor.aclose(PATIENCE), "an engine has not come back"
-
-
-def add(executor: EngineExecutor, generate: Any, name: str = "m", **how: Any) -> None:
-    given = {"abilities": ("completion",), "context_length": None, "resume": "never", "shared_loop": False} | how
-    executor.add(serve(name, generate, **given))
-
-
-async def over(stream: FakeStream) -> None:
-    await asyncio.to_thread(stream.wait_over)
-    assert stream.releases == 1
-    assert len(stream.last_words) == 1
-
-
-async def answer(executor: EngineExecutor, generate: Any, *, given: Any = None, **how: Any) -> FakeStream:
-    """Run one request to its end."""
-    add(executor, generate, **how)
-    stream = FakeStream()
-    executor.start(given or assignment(), stream)
-    await over(stream)
-    return stream
-
-
-def yields(items: Any) -> Callable[[Request], Iterator[Any]]:
-    def generate(request: Request) -> Iterator[Any]:
-        yield from items
-
-    return generate
 
 
 async def test_a_generator_runs_on_a_slots_thread_and_its_chunks_arrive_in_order(executor: EngineExecutor) -> None:
@@ -603,49 +576,6 @@ async def test_a_payload_that_no_message_can_carry_is_an_engines_error(executor:
 
     assert stream.failure[0] is FailureKind.ENGINE
     assert str(MAX_PAYLOAD) in stream.failure[1]
-
-
-# --- going on from the middle
-
-
-@pytest.mark.parametrize("shared", [False, True])
-async def test_a_repeated_answer_goes_on_where_the_client_stopped(executor: EngineExecutor, shared: bool) -> None:
-    async def generate(request: Request) -> AsyncIterator[str | Chunk]:
-        assert request.resume_text == ""
-        for piece in ("Hel", "lo ", "wörld", "!"):
-            yield piece
-        yield Chunk(usage=Usage(1, 4))
-
-    stream = await answer(
-        executor, generate, resume="replay", shared_loop=shared, given=assignment(text="Hello w", next_seq=4)
-    )
-
-    assert stream.items == ["örld", "!"]
-    assert stream.last_words == [("end", "stop", Usage(1, 4))]
-
-
-@pytest.mark.parametrize("pieces", [["Hel", "p"], ["Hello"]])
-async def test_a_repeated_answer_that_differs_ends_as_an_error(executor: EngineExecutor, pieces: list[str]) -> None:
-    stream = await answer(executor, yields(pieces), resume="replay", given=assignment(text="Hello world"))
-
-    assert stream.failure[0] is FailureKind.DIVERGED
-    assert not stream.items
-
-
-async def test_an_engine_that_goes_on_by_itself_gets_the_text(executor: EngineExecutor) -> None:
-    stream = await answer(
-        executor, lambda request: iter([request.resume_text[::-1]]), resume="prefix", given=assignment(text="abc")
-    )
-
-    assert stream.items == ["cba"]
-
-
-@pytest.mark.parametrize(("text", "next_seq"), [("abc", 3), ("", 3)])
-async def test_an_engine_that_cannot_go_on_says_so(executor: EngineExecutor, text: str, next_seq: int) -> None:
-    resume = "never" if text else "prefix"
-    stream = await answer(executor, yields("abc"), resume=resume, given=assignment(text=text, next_seq=next_seq))
-
-    assert stream.failure[0] is FailureKind.NOT_RESUMABLE
 
 
 # --- the way out

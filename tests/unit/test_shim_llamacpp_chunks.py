@@ -6,7 +6,7 @@ import msgspec
 import pytest
 
 from workers_shim import Chunk, RequestError, Usage
-from workers_shim.engines.llamacpp import read_chunk
+from workers_shim.engines.llamacpp_generation import read_chunk
 
 
 def of_chat(**delta: Any) -> dict[str, Any]:

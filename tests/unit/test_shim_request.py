@@ -1,6 +1,7 @@
 """What an engine gets of a client's body, and what a client hears of a bad one."""
 
 import json
+import math
 import time
 from typing import Any
 
@@ -179,3 +180,16 @@ def test_a_request_is_cancelled_when_its_time_is_over() -> None:
 
     assert request.cancelled
     assert request.remaining() == 0.0
+
+
+def test_the_default_seed_is_the_same_at_every_attempt_and_another_one_for_every_request() -> None:
+    def seed(controller: str, stream: int, attempt: int) -> int:
+        generate = Generate(controller, stream, attempt, "r-1", "m", Operation.COMPLETION, 60.0, b'{"prompt": "a"}')
+        request = parse_request(generate, deadline=math.inf, suspect=False, link=FakeStream())
+        assert request.seed is None
+        return request.default_seed
+
+    assert seed("c1", 1, attempt=1) == seed("c1", 1, attempt=4)
+    seeds = {seed(f"c{controller}", stream, attempt=1) for controller in range(10) for stream in range(100)}
+    assert len(seeds) == 1000
+    assert all(0 <= each < 2**31 for each in seeds)

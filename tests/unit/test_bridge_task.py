@@ -1,10 +1,10 @@
-"""Requests in the words of an old worker. What becomes of its answers is tested with real ones."""
+"""Requests in the words of an old worker, also from the middle. What becomes of them is tested with real ones."""
 
 import msgspec
 import pytest
 
-from broker_controller.bridge_engine import DEFAULT_MAX_TOKENS, UNSEEN_STOP, make_task
 from broker_controller.bridge_prompt import VICUNA, Conversation
+from broker_controller.bridge_task import DEFAULT_MAX_TOKENS, UNSEEN_STOP, Begun, estimate_tokens, go_on, make_task
 from broker_wire.messages import Generate, Operation
 from workers_shim import Request, RequestError
 from workers_shim.request import parse_request
@@ -131,3 +131,33 @@ def test_vicunas_template_is_not_taken_for_a_workers_own() -> None:
     chat = [{"role": "user", "content": "Hi"}]
 
     assert make_task(request(Operation.CHAT, messages=chat), VICUNA).parameters["stop"] == []
+
+
+def test_an_answer_goes_on_from_its_text_behind_the_prompt_for_the_rest_of_its_tokens_by_another_seed() -> None:
+    task = make_task(request(Operation.COMPLETION, prompt="p ", max_tokens=7, seed=3), FASTCHAT)
+
+    went_on = go_on(task, Begun("one two", 2, prompt_tokens=1))
+
+    assert went_on.prompt == "p one two"
+    assert went_on.parameters == task.parameters | {"prompt": "p one two", "max_new_tokens": 5, "seed": 5}
+    assert not went_on.is_complete
+
+
+def test_a_request_of_llavas_goes_on_with_the_default_of_its_protocol() -> None:
+    task = go_on(make_task(request(Operation.LLAVA, prompt="p", stop="###"), None), Begun("one", 6))
+
+    assert task.parameters == {"model": "m", "prompt": "pone", "echo": False, "stop": "###", "max_new_tokens": 250}
+
+
+def test_an_answer_is_complete_where_its_tokens_were_counted_and_not_where_they_were_guessed() -> None:
+    task = make_task(request(Operation.COMPLETION, prompt="p", max_tokens=2), None)
+
+    assert go_on(task, Begun("one two", 2, prompt_tokens=1)).is_complete
+    guessed = go_on(task, Begun("one two", 2))
+    assert not guessed.is_complete
+    assert guessed.parameters["max_new_tokens"] == 1
+
+
+@pytest.mark.parametrize(("text", "tokens"), [("a", 1), ("word", 1), ("a word", 2), ("\u4f60\u597d", 2)])
+def test_tokens_that_nobody_counts_are_guessed_from_the_bytes(text: str, tokens: int) -> None:
+    assert estimate_tokens(text) == tokens
