@@ -238,10 +238,9 @@ class Gateway:
 
     def complete(self, stream: GenerationStream) -> None:
         """The last frame came."""
-        stream.life.finish()
         self._finished += 1
         self._line.note_finished(stream.model, time.monotonic())
-        self.close(stream)
+        self.carry_out(stream, stream.life.finish())
 
     def count(self, size: int) -> None:
         """More bytes are kept for a request."""

@@ -233,9 +233,10 @@ class RequestLife:
         wanted = ((self.stream, self.attempt, self.answer.next_seq),)
         return Tell(self.instance, Resend(self.controller, wanted))
 
-    def finish(self) -> None:
+    def finish(self) -> list[Action]:
         """The last frame came."""
         self.stage = Stage.OVER
+        return self._stop_held()
 
     # --- news of the fleet and the connection
 

@@ -17,9 +17,11 @@ class Machine(Protocol):
     """What the doubles need of it."""
 
     stream: GenerationStream
-    watched: float
     complete: bool
     done_for: str
+
+    @property
+    def watched(self) -> float: ...
 
     @property
     def over(self) -> bool: ...
@@ -71,7 +73,7 @@ class GatewayDouble:
         assert size > 0
 
     def complete(self, stream: GenerationStream) -> None:
-        stream.life.finish()
+        self.carry_out(stream, stream.life.finish())
         self._machine.complete = True
         self._machine.done_for = stream.life.instance
 

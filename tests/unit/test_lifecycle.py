@@ -261,6 +261,13 @@ def test_a_held_copy_goes_when_the_former_worker_does_not_come_back() -> None:
     assert life.instance == "i2"
 
 
+def test_a_held_copy_is_stopped_when_the_former_worker_completes_the_answer() -> None:
+    life = running_life(text="ab", hold=2.0)
+    life.on_reconnect(NOW)
+    life.on_ask(ask("i2"), NOW + 0.1, NOW)
+    assert life.finish() == [Tell("i2", Stop("c", 7, 1))]
+
+
 def test_what_the_client_has_besides_text_is_told_to_whoever_goes_on() -> None:
     life = running_life()
     life.answer.accept(Piece(7, 1, 0, "a", index=1))
