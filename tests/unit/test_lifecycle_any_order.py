@@ -5,20 +5,16 @@ long before the deadline, and no worker holds a slot for it any more. Most runs 
 some after a death or two: what goes wrong before anybody has begun is a small part of what can.
 """
 
-from typing import Any
-
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
+from hypothesis.stateful import initialize, invariant, precondition, rule
 
-from broker_controller.decisions import Action, Broadcast, GiveUp, Limits, Place, Publish, Stage, Tell
-from broker_controller.errors import DeadlineError, ServiceError
+from broker_controller.decisions import Limits, Place, Stage
+from broker_controller.errors import DeadlineError
 from broker_controller.lifecycle import RequestLife
-from broker_controller.registry import Registry
-from broker_controller.reply_reader import ReplyReader
 from broker_controller.streams import GenerationStream
-from broker_wire.garbage import GarbageBin
-from broker_wire.messages import Batch, ControlMessage, End, FailureKind, ResumeMode, Started, Stop, Texts
+from broker_wire.messages import End, FailureKind, ResumeMode, Started, Texts
+from tests.unit.life_machine import STEP, LifeMachine
 from tests.unit.lifecycle_witness import Witness
 from tests.unit.model_fleet import (
     ASK_AGAIN,
@@ -31,11 +27,9 @@ from tests.unit.model_fleet import (
     is_running,
     may_generate,
 )
-from tests.unit.reply_reader_doubles import GatewayDouble, LinksDouble, as_delivered
 
 FAR = 100_000.0
 """A deadline that no run comes near."""
-STEP = 0.5
 WORKERS = st.integers(0, 2)
 VICTIMS = st.integers(0, 5)
 """From 3 on: one that holds the request, if any does."""
@@ -46,22 +40,10 @@ PASTS = ((), (3,), (1,), (2,), (5,), (4,), (0, 2), (2, 2), (1, 0, 2), (2, 1, 1))
 FAILURES = (FailureKind.NOT_SERVED, FailureKind.NOT_SERVED, FailureKind.ENGINE, FailureKind.DIVERGED)
 
 
-class AnyOrder(RuleBasedStateMachine):
-    fleet: Fleet
-    life: RequestLife
-    stream: GenerationStream
-    witness: Witness
-
+class AnyOrder(LifeMachine):
     def __init__(self) -> None:
         super().__init__()
         self.was_away = self.has_left = False
-        self.done_for = ""
-        self.error: ServiceError | None = None
-        self.complete = False
-        gateway: Any = GatewayDouble(self)
-        links: Any = LinksDouble(self)
-        self.garbage = GarbageBin()
-        self.reader = ReplyReader(gateway, links, Registry(), self.garbage, clock=lambda: self.fleet.now)
 
     @initialize(
         place=st.sampled_from([Place.MODEL, Place.MODEL, Place.MODEL, Place.OWN, Place.OWN, Place.PINNED]),
@@ -100,91 +82,6 @@ class AnyOrder(RuleBasedStateMachine):
         """A worker runs it, and the client has so many chunks."""
         while not self.over and (self.life.stage is not Stage.RUNNING or self.witness.chunks < chunks):
             self.everything_moves(tokens=1)
-
-    @property
-    def over(self) -> bool:
-        return self.life.stage is Stage.OVER
-
-    @property
-    def watched(self) -> float:
-        return self.fleet.watched
-
-    # --- what the controller decides, and hears
-
-    def carry_out(self, actions: list[Action]) -> None:
-        for action in actions:
-            match action:
-                case Publish():
-                    self.witness.on_published(action.attempt)
-                    self.fleet.publish(action)
-                case Tell(instance, message):
-                    self.tell(instance, message)
-                case Broadcast(message):
-                    self.fleet.broadcast(message)
-                case GiveUp(error):
-                    assert self.error is None
-                    self.error = error
-        if self.over and self.life.instance:
-            self.done_for = self.life.instance
-
-    def tell(self, instance: str, message: ControlMessage) -> None:
-        self.witness.on_told(instance, message)
-        self.fleet.tell(instance, message)
-
-    def hear(self) -> None:
-        instance, frame = self.fleet.replies.popleft()
-        with self.witness.event(instance, frame):
-            self.reader._on_delivery(as_delivered(Batch(instance, [frame])))
-        for item in self.stream.take():
-            if isinstance(item, str):
-                self.witness.on_delivered(item)
-
-    def hear_news(self) -> None:
-        kind, instance = self.fleet.news.popleft()
-        with self.witness.event(instance, kind):
-            if kind.startswith("announce"):
-                self.carry_out(self.life.on_announce(instance, made_model_queue=kind == "announce with a new queue"))
-            else:
-                self.carry_out(self.life.on_obituary(instance, self.watched, in_order=kind == "goodbye"))
-
-    def hear_outcome(self) -> None:
-        attempt, is_return = self.fleet.outcomes.popleft()
-        with self.witness.event():
-            self.carry_out(self.life.on_returned(attempt) if is_return else self.life.on_nacked(attempt))
-
-    def pass_time(self, seconds: float, *, has_worker: bool = True, is_queue_empty: bool = False) -> None:
-        fleet = self.fleet
-        fleet.pass_time(seconds)
-        with self.witness.event(what="sweep"):
-            self.carry_out(self.life.sweep(fleet.now, fleet.watched, has_worker, is_queue_empty=is_queue_empty))
-        gap_since = self.stream.gap_since
-        if gap_since is not None and fleet.watched - gap_since > 1.0 and self.life.stage is Stage.RUNNING:
-            self.stream.gap_since = fleet.watched
-            self.carry_out([self.life.missing()])
-        if self.over and fleet.sends and self.done_for:
-            fleet.tell(self.done_for, Stop("c", STREAM, self.life.attempt))
-            self.done_for = ""
-        fleet.look_at_the_clocks()
-
-    def everything_moves(self, tokens: int = 2) -> None:
-        """One healthy half second."""
-        fleet = self.fleet
-        while fleet.replies or fleet.news or fleet.outcomes or any(worker.orders for worker in fleet.workers):
-            while fleet.replies:
-                self.hear()
-            while fleet.news:
-                self.hear_news()
-            while fleet.outcomes:
-                self.hear_outcome()
-            for worker in fleet.workers:
-                while worker.orders:
-                    fleet.obey(worker)
-        for worker in fleet.workers:
-            for place, copies in fleet.queues.items():
-                if copies and (worker.number == 0 or place in (Place.MODEL, Place.RESUME)):
-                    fleet.take(worker, copies.popleft())
-            fleet.generate(worker, tokens)
-        self.pass_time(STEP)
 
     # --- rules: messages move
 
