@@ -11,7 +11,7 @@ from broker_wire.topology import QueueType, Topology
 from tests.acceptance.fleet import Fleet
 from tests.faults.cluster import Cluster
 from tests.faults.conftest import Record
-from tests.faults.history import Verdict, judge
+from tests.faults.history import all_complete
 from tests.faults.scene import Scene
 from tests.faults.settings import DEFAULT, settings_of_environment
 from tests.processes import Processes
@@ -71,4 +71,4 @@ async def test_a_node_is_killed(cluster: Cluster, cluster_scene: Scene, record: 
         await asyncio.to_thread(node.start)
     exchanges = await scene.finish()
     record(f"cluster, {case} killed", exchanges, scene.fault_at)
-    assert [judge(exchange) for exchange in exchanges] == [Verdict.COMPLETE] * 12
+    assert all_complete(exchanges)
