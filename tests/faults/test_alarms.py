@@ -12,6 +12,7 @@ from tests.faults.conftest import Record
 from tests.faults.history import Exchange, all_complete
 from tests.faults.load import ARRIVING
 from tests.faults.scene import MID_STREAM, STARTING, Scene
+from tests.faults.settings import cases
 from tests.waiting import eventually
 
 ALARMS = {
@@ -25,7 +26,7 @@ LLAVA_TIMEOUT = 10.0
 """Seconds without a byte after which LLaVA's web server gives an answer up."""
 
 
-@pytest.mark.parametrize("what", ALARMS)
+@pytest.mark.parametrize("what", cases(ALARMS, short=["memory"]))
 async def test_an_alarm(broker_scene: Scene, record: Record, what: str) -> None:
     scene = broker_scene
     options = ("--heartbeat-expiration", f"{EXPIRATION:g}", "--check-interval", "1")

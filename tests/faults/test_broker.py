@@ -12,6 +12,7 @@ from tests.faults.conftest import Record
 from tests.faults.history import all_complete
 from tests.faults.load import ARRIVING
 from tests.faults.scene import AN_HOUR_OF_TOKENS, MID_STREAM, STARTING, TOKENS, Scene
+from tests.faults.settings import cases
 from tests.waiting import eventually_sync
 
 PROMPT = "the quick brown fox"
@@ -38,7 +39,7 @@ async def test_restarted(broker_scene: Scene, record: Record, how: str) -> None:
     assert ARRIVING in {exchange.group for exchange in exchanges}
 
 
-@pytest.mark.parametrize("how", GO_DOWN)
+@pytest.mark.parametrize("how", cases(GO_DOWN, short=["kill -9"]))
 async def test_restarted_with_its_controller(broker_scene: Scene, record: Record, how: str) -> None:
     scene, node = broker_scene, broker_scene.node
     scene.start("w1", "w2")

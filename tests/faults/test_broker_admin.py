@@ -9,7 +9,7 @@ from broker_controller.private_node import PrivateNode
 from tests.faults.conftest import Record
 from tests.faults.history import all_complete
 from tests.faults.scene import MID_STREAM, QUEUED, STARTING, Scene
-from tests.faults.settings import DEFAULT, settings_of_environment
+from tests.faults.settings import cases
 
 ALL_QUEUES = {
     "model's": r"requests\t(\S+)\tmodel\.m",
@@ -22,7 +22,7 @@ ALL_QUEUES = {
     "last will's": r"control\t(\S+)\twill\.",
 }
 """Which queue, and how its binding is listed: exchange, queue, key."""
-SHORT_QUEUES = ["model's", "replies'", "orders'", "last will's"]
+CONNECTIONS = [(whose, which) for which in ("publish", "consume") for whose in ("controller", "w1")]
 ACK_LIMIT, LOOK_INTERVAL = 3000, 500
 """Milliseconds; as they are shipped the limit is 30 minutes, and the broker looks once a minute."""
 
@@ -49,8 +49,7 @@ async def test_every_connection_is_closed(broker_scene: Scene, record: Record) -
     await nothing_is_lost(broker_scene, record, "all connections closed by an admin")
 
 
-@pytest.mark.parametrize("whose", ["controller", "w1"])
-@pytest.mark.parametrize("which", ["publish", "consume"])
+@pytest.mark.parametrize(("whose", "which"), cases(CONNECTIONS, short=CONNECTIONS[2:]))
 async def test_one_connection_is_closed(
     scene: Scene, record: Record, unharmed_node: PrivateNode, whose: str, which: str
 ) -> None:
@@ -63,7 +62,7 @@ async def test_one_connection_is_closed(
     await nothing_is_lost(scene, record, f"{program}'s {which} connection closed by an admin")
 
 
-@pytest.mark.parametrize("whose", ALL_QUEUES if settings_of_environment() == DEFAULT else SHORT_QUEUES)
+@pytest.mark.parametrize("whose", cases(ALL_QUEUES, short=["model's", "replies'"]))
 async def test_a_queue_is_deleted(
     scene: Scene, record: Record, unharmed_node: PrivateNode, prefix: str, whose: str
 ) -> None:

@@ -12,8 +12,10 @@ import pytest
 from tests.faults.conftest import Record
 from tests.faults.history import all_complete
 from tests.faults.scene import QUEUED, Scene
+from tests.faults.settings import cases
 
 HOUR = 3600
+ALL = [(whose, seconds) for whose in ("controller", "w1") for seconds in (HOUR, -HOUR)]
 
 
 class ShiftedClock:
@@ -52,8 +54,7 @@ def _libraries() -> Iterator[Path]:
         yield from Path(folder).glob("**/faketime/libfaketime.so.1")
 
 
-@pytest.mark.parametrize("seconds", [HOUR, -HOUR], ids=["forward", "back"])
-@pytest.mark.parametrize("whose", ["controller", "w1"])
+@pytest.mark.parametrize(("whose", "seconds"), cases(ALL, short=[("controller", HOUR), ("w1", -HOUR)]))
 async def test_set(scene: Scene, record: Record, tmp_path: Path, whose: str, seconds: int) -> None:
     clock = ShiftedClock(tmp_path / "offset")
     scene.environments[whose] = clock.environment()

@@ -13,7 +13,7 @@ from tests.faults.cluster import Cluster
 from tests.faults.conftest import Record
 from tests.faults.history import all_complete, of_group
 from tests.faults.scene import MID_STREAM, QUEUED, STARTING, Scene
-from tests.faults.settings import DEFAULT, settings_of_environment
+from tests.faults.settings import cases
 from tests.processes import Processes
 
 OF_CONTROLLER, OF_LEADER, OF_WORKER = range(3)
@@ -53,7 +53,7 @@ def leader_of(cluster: Cluster, queue: str) -> int:
     return has_it.index(True)
 
 
-@pytest.mark.parametrize("case", ALL if settings_of_environment() == DEFAULT else SHORT)
+@pytest.mark.parametrize("case", cases(ALL, short=SHORT))
 async def test_a_node_is_killed(cluster: Cluster, cluster_scene: Scene, record: Record, prefix: str, case: str) -> None:
     queue_type, victim = ALL[case]
     scene, node = cluster_scene, cluster.nodes[victim]
