@@ -291,7 +291,7 @@ class Gateway:
     def _sweep_one(self, stream: GenerationStream, now: float, watched: float, served: dict[str, bool]) -> None:
         life = stream.life
         if stream.paused or not expects_progress(self._requests[life.stream], self._registry.get(life.worker)):
-            life.note_alive(watched)
+            life.note_progress(watched)
         is_empty = life.model in self._empty_queues()
         self.carry_out(
             stream, life.sweep(now, watched, self._has_worker(life, watched, served), is_queue_empty=is_empty)
