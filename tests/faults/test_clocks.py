@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from tests.faults.conftest import Record
-from tests.faults.history import Verdict, judge
+from tests.faults.history import all_complete
 from tests.faults.scene import QUEUED, Scene
 
 HOUR = 3600
@@ -65,7 +65,7 @@ async def test_set(scene: Scene, record: Record, tmp_path: Path, whose: str, sec
     exchanges = await scene.finish()
     program = "controller" if whose == "controller" else "worker"
     record(f"clock of the {program} set by {seconds:+d} s", exchanges, scene.fault_at)
-    assert [judge(exchange) for exchange in exchanges] == [Verdict.COMPLETE] * len(exchanges)
+    assert all_complete(exchanges)
     assert all(len(exchange.starts) == 1 for exchange in exchanges)
     assert QUEUED in {exchange.group for exchange in exchanges}
     assert [worker["state"] for worker in (await scene.status())["workers"]] == ["ready"] * 2

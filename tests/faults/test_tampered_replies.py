@@ -9,7 +9,7 @@ import pytest
 from broker_controller.private_node import PrivateNode
 from broker_wire.topology import Topology
 from tests.faults.conftest import Record
-from tests.faults.history import Verdict, judge
+from tests.faults.history import all_complete
 from tests.faults.scene import MID_STREAM, QUEUED, Scene
 from tests.faults.tampering import Harm, TamperingProxy
 
@@ -34,5 +34,5 @@ async def test_replies_are(scene: Scene, record: Record, unharmed_node: PrivateN
         print({harm.value: count for harm, count in proxy.done.items()})
         assert all(proxy.done.values())
         status = await scene.status()
-    assert [judge(each) for each in exchanges] == [Verdict.COMPLETE] * 12
+    assert all_complete(exchanges)
     assert status["garbage"].get("replies", 0) == proxy.done.get(Harm.GARBLE, 0)
