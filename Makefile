@@ -32,7 +32,7 @@ test-unit: setup ## run the tests that need no broker
 
 test-faults: export FAULTS_SETTINGS := default
 test-faults: setup-tests ## kill, freeze and restart every part under load, with the default settings; print what came of it
-	$(BIN)/pytest tests/faults -n 2 --dist worksteal --timeout 400
+	$(BIN)/pytest tests/faults -n 4 --dist worksteal --timeout 400
 
 soak: setup-tests ## faults out of the hat, under load, for half an hour (MINUTES=…, SEED=…)
 	$(BIN)/python -m tests.faults.soak --minutes $(or $(MINUTES),30) $(if $(SEED),--seed $(SEED))

@@ -1,13 +1,14 @@
-"""What the fleet's words mean for one request: whether its model can do that, to which queue it goes first, and
-whether it has to show progress. Used by `gateway`."""
+"""What the fleet's words mean for one request: whether its model can do that, to which queue it goes first, whether
+anybody is there who could take it, and whether it has to show progress. Used by `gateway`."""
 
 from collections.abc import Callable
 
 from broker_controller.decisions import Place
 from broker_controller.errors import BadRequestError, ModelNotFoundError, WorkerNotFoundError
+from broker_controller.lifecycle import RequestLife
 from broker_controller.registry import Registry
 from broker_controller.request_sender import Submission
-from broker_controller.worker_record import WorkerRecord
+from broker_controller.worker_record import RecordState, WorkerRecord
 from broker_wire.messages import Ability, Operation
 
 NEEDED = {
@@ -56,3 +57,30 @@ def expects_progress(submission: Submission, worker: WorkerRecord | None) -> boo
         return False
     cards = () if worker is None else worker.models
     return all(card.streams for card in cards if card.name == submission.model)
+
+
+class Glance:
+    """Who is there at one moment, for any number of requests."""
+
+    def __init__(self, registry: Registry, watched: float) -> None:
+        """`watched`: seconds, the clock of expiry."""
+        self._registry = registry
+        self._watched = watched
+        self._served: dict[str, bool] = {}
+
+    def has_worker(self, life: RequestLife) -> bool:
+        """Whether anybody could take it; of a pinned request, whether its worker could."""
+        if life.place is Place.PINNED:
+            record = self._registry.get(life.target)
+            return record is not None and record.state is RecordState.READY
+        if life.model not in self._served:
+            # An HTTP worker that is not bridged at this moment is away, though it is registered.
+            workers = self._registry.workers_for(life.model, self._watched)
+            self._served[life.model] = any(record.instance for record in workers)
+        return self._served[life.model]
+
+    def may_have_worker(self, life: RequestLife) -> bool:
+        """Whether anybody can take it now or soon: an HTTP worker that has just registered is bridged in a moment."""
+        if self.has_worker(life):
+            return True
+        return life.place is Place.MODEL and bool(self._registry.workers_for(life.model, self._watched))

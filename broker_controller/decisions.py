@@ -16,16 +16,6 @@ class Stage(Enum):
     OVER = auto()
 
 
-class Presence(Enum):
-    """What is known of the worker that runs a request."""
-
-    SURE = auto()
-    DOUBTED = auto()
-    """Its connection or ours was lost: a copy may be in the queue, and the worker be dead."""
-    BACK = auto()
-    """It has spoken since: the copy is not needed, whoever gets it."""
-
-
 class Place(StrEnum):
     """The queue that a request is sent to."""
 
@@ -33,15 +23,6 @@ class Place(StrEnum):
     OWN = "own"
     PINNED = "pinned"
     RESUME = "resume"
-
-
-PATIENCE = {Place.OWN: 5.0, Place.RESUME: 2.0, Place.MODEL: 5.0}
-"""Seconds after which a request is sent again that should be in its queue no more, and that nobody has spoken of.
-
-Who takes one says so at once; but a frozen worker consumes as before, and what it was given would wait for the broker
-to miss its heartbeats. A worker's own queue delivers at once or hands on to the model's; but what is dead-lettered to a
-full queue is dropped, and nobody is told. Of the model's queue it was read that it is empty. In the queue of streams
-that move one may have to wait for a slot: there it is twice as long each time."""
 
 
 class Limits(Struct, frozen=True):

@@ -8,44 +8,37 @@ import asyncio
 import contextlib
 import logging
 import time
-from collections import defaultdict
-from collections.abc import Callable, Container, Iterable, Iterator, Mapping
-from functools import partial
+from collections.abc import Callable, Container, Iterable, Mapping
 from typing import Any
 
-from broker_controller.admission import check_ability, choose_place, expects_progress
+from broker_controller.admission import Glance, check_ability, choose_place, expects_progress
 from broker_controller.decisions import Action, Broadcast, GiveUp, Limits, Place, Publish, Stage, Tell
+from broker_controller.door import Door
 from broker_controller.errors import (
-    BrokerUnavailableError,
     DeadlineError,
     InternalError,
     ModelNotFoundError,
-    OverloadedError,
     RequestTooLargeError,
     ServiceError,
     ShuttingDownError,
 )
+from broker_controller.inflight_bytes import InflightBytes
 from broker_controller.lifecycle import RequestLife
 from broker_controller.links import Links
+from broker_controller.orders import Orders
 from broker_controller.registry import Registry
 from broker_controller.request_sender import RequestSender, Submission
+from broker_controller.slow_readers import SlowReaders
 from broker_controller.streams import GenerationStream
 from broker_controller.waiting_line import WaitingLine, shown
 from broker_controller.watched_clock import WatchedClock
 from broker_controller.whereabouts import Whereabouts
-from broker_controller.worker_record import RecordState
 from broker_wire.amqp.channel import Outcome
-from broker_wire.messages import Done, Pause, Resend, Resume
 
 _log = logging.getLogger(__name__)
 
 SWEEP_INTERVAL = 0.5
 """Seconds between two looks at all clocks; deadlines are kept this precisely."""
-RETRY_AFTER = 5.0
-"""Seconds that a client is told to wait while the broker cannot be used."""
-
-SMALL_BODY = 64 * 1024
-"""Bytes that are read of any body, however much is held: heartbeats are no load."""
 
 
 class Gateway:
@@ -66,33 +59,28 @@ class Gateway:
     ) -> None:
         self.controller_id = controller_id
         self.streams: dict[int, GenerationStream] = {}
+        self.inflight = InflightBytes(max_inflight_bytes)
+        """What all of them hold."""
+        self.door = Door(links, self.inflight)
         self._links = links
         self._registry = registry
         self._choose_worker = choose_worker
         self._limits = limits
-        self._max_inflight_bytes = max_inflight_bytes
-        self._inflight_bytes = 0
-        self._unread: list[GenerationStream] = []
-        """Answers that are complete here, and that their clients still have to read."""
-        self._unread_bytes = 0
         self._sender = RequestSender(links, registry, watched, self._on_published)
         self._empty_queues = empty_queues
         self._line = WaitingLine(queue_lengths, links.topology.bounds.max_length)
         self._latest = 0
         self._requests: dict[int, Submission] = {}
-        self._done: defaultdict[str, list[int]] = defaultdict(list)
-        self._lacking: defaultdict[str, list[tuple[int, int, int]]] = defaultdict(list)
+        self._orders = Orders(controller_id, links)
+        self._slow_readers = SlowReaders(controller_id, links)
         self._whereabouts: Whereabouts[int] = Whereabouts()
-        self._unreachable: set[str] = set()
         self.watched = watched
         """The clock for stalls, grace and expiry."""
-        self._leaving = self._refusing = False
         self._idle = asyncio.Event()
         self._finished = 0
         self._failed = 0
         links.on_both_up.append(self._on_both_up)
         links.on_blocked.append(self._on_blocked)
-        links.on_down.append(watched.stop)
 
     # --- for the HTTP surfaces
 
@@ -102,7 +90,7 @@ class Gateway:
         Raises: ShuttingDownError, BrokerUnavailableError, OverloadedError, BadRequestError, WorkerNotFoundError,
             RequestTooLargeError.
         """
-        self._refuse_if_unable(submission)
+        self.door.check(len(submission.body))
         check_ability(submission, self._registry)
         now = time.monotonic()
         self._latest += 1
@@ -120,8 +108,8 @@ class Gateway:
             limits=self._limits.for_model(submission.model),
             resume=submission.resume,
         )
-        stream = GenerationStream(life, on_cancel=self._cancel, on_flow=self._set_flow)
-        self._keep(stream, len(submission.body))
+        stream = GenerationStream(life, on_cancel=self._cancel, on_flow=self._slow_readers.set_flow)
+        self.inflight.on_taken(stream, len(submission.body))
         self._requests[number] = submission
         self.streams[number] = stream
         self._idle.clear()
@@ -129,39 +117,6 @@ class Gateway:
         if stream.finished:
             await stream.wait()
         return stream
-
-    @contextlib.contextmanager
-    def receiving(self) -> Iterator[Callable[[int], None]]:
-        """While a request's body comes in: what it gives has to be told how many bytes have come.
-
-        Raises: OverloadedError, where it is told.
-        """
-        size = 0
-
-        def count(more: int) -> None:
-            nonlocal size
-            if size + more > SMALL_BODY:
-                self._refuse_if_full(more)
-            size += more
-            self._inflight_bytes += more
-
-        try:
-            yield count
-        finally:
-            self._inflight_bytes -= size
-
-    @property
-    def ready(self) -> bool:
-        """Requests can be taken: the broker is there and takes messages, and this controller is not leaving."""
-        return self._links.up and not self._links.blocked and not self._leaving
-
-    def leave(self) -> None:
-        """Be ready no more. What comes all the same is taken, until `refuse`."""
-        self._leaving = True
-
-    def refuse(self) -> None:
-        """Take nothing new; what runs goes on."""
-        self._refusing = True
 
     def shut_down(self, stream: GenerationStream) -> None:
         """This controller goes before the answer is complete."""
@@ -183,7 +138,7 @@ class Gateway:
             "waiting": sum(life.stage is Stage.WAITING for life in lives),
             "finished": self._finished,
             "failed": self._failed,
-            "inflight_bytes": self._inflight_bytes + self._unread_bytes,
+            "inflight_bytes": self.inflight.total,
             "waiting_requests": shown(self.streams.values()),
         }
 
@@ -199,12 +154,8 @@ class Gateway:
             match action:
                 case Publish():
                     self._publish(stream, action)
-                case Tell(instance, Resend(streams=lacking)):
-                    self._ask_again(instance, lacking)
                 case Tell(instance, message):
-                    self._links.send_control(
-                        self._links.topology.instance_key(instance), message, partial(self._on_told, instance)
-                    )
+                    self._orders.tell(instance, message)
                 case Broadcast(message):
                     self._links.send_control(self._links.topology.model_key(stream.model), message)
                     self.close(stream)
@@ -224,13 +175,10 @@ class Gateway:
         self._whereabouts.forget(life.stream)
         if not self.streams:
             self._idle.set()
-        self._inflight_bytes -= stream.kept_bytes
-        if stream.unread:
-            self._unread.append(stream)
-            self._unread_bytes += stream.unread
+        self.inflight.on_closed(stream)
         self._registry.note_finished((self.controller_id, life.stream))
         if life.instance:
-            self._done[life.instance].append(life.stream)
+            self._orders.note_over(life.instance, life.stream)
 
     def was_here(self, number: int) -> bool:
         """Whether this controller gave the number to a request, which may be over."""
@@ -242,10 +190,6 @@ class Gateway:
         self._line.note_finished(stream.model, time.monotonic())
         self.carry_out(stream, stream.life.finish())
 
-    def count(self, size: int) -> None:
-        """More bytes are kept for a request."""
-        self._inflight_bytes += size
-
     def on_worker_gone(self, instance: str, *, in_order: bool) -> None:
         """A worker's connection closed; `in_order` when it said goodbye."""
         watched = self.watched()
@@ -256,11 +200,11 @@ class Gateway:
 
     def on_announce(self, instance: str, made_queues: frozenset[str]) -> None:
         """A worker announced itself; `made_queues` are the models whose queue it had to make."""
-        self._unreachable.discard(instance)
+        self._orders.on_announce(instance)
         # A queue that was made anew concerns everybody who waits, wherever they have been.
         for stream in list(self.streams.values()) if made_queues else self._streams_at(instance):
             self.carry_out(stream, stream.life.on_announce(instance, stream.model in made_queues))
-            self._repeat_flow(stream)
+            self._slow_readers.repeat(stream)
 
     # --- tasks
 
@@ -270,43 +214,30 @@ class Gateway:
             while True:
                 await asyncio.sleep(SWEEP_INTERVAL)
                 self._sweep()
-                self._send_done()
+                self._orders.send_done()
         finally:
             for stream in list(self.streams.values()):
                 self.shut_down(stream)
 
     def _sweep(self) -> None:
-        self._unread = [stream for stream in self._unread if stream.unread]
-        self._unread_bytes = sum(stream.unread for stream in self._unread)
-        unreachable, self._unreachable = self._unreachable, set()
-        for instance in unreachable:
+        self.inflight.look_at_readers()
+        for instance in self._orders.take_unreachable():
             self.on_worker_gone(instance, in_order=False)
         now = time.monotonic()
         watched = self.watched()
-        served: dict[str, bool] = {}
+        glance = Glance(self._registry, watched)
         self._line.look_ahead(self.streams.values(), now)
-        self._for_each(self.streams.values(), lambda stream: self._sweep_one(stream, now, watched, served))
+        self._for_each(self.streams.values(), lambda stream: self._sweep_one(stream, now, watched, glance))
 
-    def _sweep_one(self, stream: GenerationStream, now: float, watched: float, served: dict[str, bool]) -> None:
+    def _sweep_one(self, stream: GenerationStream, now: float, watched: float, glance: Glance) -> None:
         life = stream.life
         if stream.paused or not expects_progress(self._requests[life.stream], self._registry.get(life.worker)):
-            life.note_alive(watched)
+            life.note_progress(watched)
         is_empty = life.model in self._empty_queues()
-        self.carry_out(
-            stream, life.sweep(now, watched, self._has_worker(life, watched, served), is_queue_empty=is_empty)
-        )
+        self.carry_out(stream, life.sweep(now, watched, glance.has_worker(life), is_queue_empty=is_empty))
         if stream.gap_since is not None and watched - stream.gap_since > 1.0 and life.stage is Stage.RUNNING:
             stream.gap_since = watched
             self.carry_out(stream, [life.missing()])
-
-    def _has_worker(self, life: RequestLife, watched: float, served: dict[str, bool]) -> bool:
-        if life.place is Place.PINNED:
-            record = self._registry.get(life.target)
-            return record is not None and record.state is RecordState.READY
-        if life.model not in served:
-            # An HTTP worker that is not bridged at this moment is away, though it is registered.
-            served[life.model] = any(record.instance for record in self._registry.workers_for(life.model, watched))
-        return served[life.model]
 
     def _for_each(self, streams: Iterable[GenerationStream], act: Callable[[GenerationStream], None]) -> None:
         for stream in list(streams):
@@ -317,35 +248,7 @@ class Gateway:
                 error = InternalError("it was given up: this controller has a bug", subject=stream.life.subject)
                 self._fail(stream, error)
 
-    def _send_done(self) -> None:
-        if not self._links.up:
-            # It would be dropped, and the workers would keep what is over for their time of grace.
-            return
-        done, self._done = self._done, defaultdict(list)
-        for instance, numbers in done.items():
-            message = Done(self.controller_id, tuple(numbers))
-            self._links.send_control(self._links.topology.instance_key(instance), message)
-
     # --- inside
-
-    def _refuse_if_unable(self, submission: Submission) -> None:
-        if self._refusing:
-            raise ShuttingDownError("it was not taken: this controller is about to leave")
-        if self._links.blocked or not self._links.ever_connected:
-            raise self._unavailable()
-        self._refuse_if_full(len(submission.body))
-
-    def _unavailable(self) -> BrokerUnavailableError:
-        return BrokerUnavailableError(f"it was not taken: {self._links.problem}", retry_after=RETRY_AFTER)
-
-    def _refuse_if_full(self, more: int) -> None:
-        held = self._inflight_bytes + self._unread_bytes
-        if held + more > self._max_inflight_bytes:
-            text = (
-                f"it was not taken: this controller holds {held} bytes of requests and answers, "
-                f"and may hold {self._max_inflight_bytes}"
-            )
-            raise OverloadedError(text, retry_after=RETRY_AFTER)
 
     def _publish(self, stream: GenerationStream, action: Publish) -> None:
         if action.place is Place.RESUME:
@@ -368,59 +271,29 @@ class Gateway:
             return
         if outcome is Outcome.RETURNED:
             watched = self.watched()
-            is_served = self._has_worker(life, watched, {})
-            if life.place is Place.MODEL:
-                # An HTTP worker that has just registered is bridged in a moment.
-                is_served = is_served or bool(self._registry.workers_for(life.model, watched))
+            is_served = Glance(self._registry, watched).may_have_worker(life)
             self.carry_out(stream, life.on_returned(attempt, watched, is_served=is_served))
         else:
             self.carry_out(stream, life.on_nacked(attempt, self._line.retry_when_full(life.model, time.monotonic())))
 
-    def _ask_again(self, instance: str, lacking: tuple[tuple[int, int, int], ...]) -> None:
-        """One message for all that a worker has to send again: after a reconnect it is every stream that it runs."""
-        if not self._lacking:
-            asyncio.get_running_loop().call_soon(self._send_lacking)
-        self._lacking[instance].extend(lacking)
-
-    def _send_lacking(self) -> None:
-        lacking, self._lacking = self._lacking, defaultdict(list)
-        for instance, streams in lacking.items():
-            message = Resend(self.controller_id, tuple(streams))
-            key = self._links.topology.instance_key(instance)
-            self._links.send_control(key, message, partial(self._on_told, instance))
-
-    def _on_told(self, instance: str, outcome: Outcome) -> None:
-        if outcome is Outcome.RETURNED:
-            # Once for all that comes back of a thousand orders: at the next sweep.
-            self._unreachable.add(instance)
-
     def _on_both_up(self) -> None:
-        self._let_time_run()
         now = time.monotonic()
         self._for_each(self.streams.values(), lambda stream: self._on_reconnect(stream, now))
 
     def _on_reconnect(self, stream: GenerationStream, now: float) -> None:
         self.carry_out(stream, stream.life.on_reconnect(now))
-        self._repeat_flow(stream)
+        self._slow_readers.repeat(stream)
 
     def _on_blocked(self, blocked: bool) -> None:
         if blocked:
-            self.watched.stop()
             self._for_each(self.streams.values(), self._refuse_if_not_accepted)
-        else:
-            self._let_time_run()
 
     def _refuse_if_not_accepted(self, stream: GenerationStream) -> None:
         """The broker tells of an alarm only whoever publishes: the request that found out need not wait for its end."""
         life = stream.life
         if life.stage is Stage.WAITING and not life.accepted:
-            error = self._unavailable().about(life.subject)
+            error = self.door.broker_unavailable().about(life.subject)
             self.carry_out(stream, [*life.cancel(), GiveUp(error)])
-
-    def _let_time_run(self) -> None:
-        """Either trouble may outlast the other: an alarm a reconnect, or a lost connection an alarm."""
-        if self._links.up and not self._links.blocked:
-            self.watched.run()
 
     def _streams_at(self, instance: str) -> list[GenerationStream]:
         return [self.streams[number] for number in self._whereabouts.at(instance)]
@@ -431,28 +304,12 @@ class Gateway:
             return
         if life.moves:
             stream.notice()
-        if stream.paused:
-            # The worker that has it now has not heard that its client reads too slowly.
-            self._set_flow(stream, False)
-
-    def _repeat_flow(self, stream: GenerationStream) -> None:
-        """What was said while either side had no connection was not heard."""
-        if stream.was_paused:
-            self._set_flow(stream, not stream.paused)
+        self._slow_readers.on_other_worker(stream)
 
     def _cancel(self, stream: GenerationStream) -> None:
         life = stream.life
         _log.info("client left request=%s stream=%d stage=%s", life.request_id, life.stream, life.stage.name.lower())
         self.carry_out(stream, life.cancel())
-
-    def _set_flow(self, stream: GenerationStream, flows: bool) -> None:
-        life = stream.life
-        if life.stage is not Stage.RUNNING:
-            return
-        kind = Resume if flows else Pause
-        self._links.send_control(
-            self._links.topology.instance_key(life.instance), kind(self.controller_id, life.stream)
-        )
 
     def _fail(self, stream: GenerationStream, error: ServiceError) -> None:
         self._failed += 1
@@ -464,7 +321,3 @@ class Gateway:
         _log.info("request failed request=%s error=%s text=%s", stream.request_id, type(error).__name__, error)
         stream.fail(error)
         self.close(stream)
-
-    def _keep(self, stream: GenerationStream, size: int) -> None:
-        stream.kept_bytes = size
-        self._inflight_bytes += size

@@ -10,32 +10,13 @@ A request has one owner, this controller, and one attempt that counts. Every cop
 attempt it was published with; `go` and every new publish raise the number, and whatever carries a lower one is fenced.
 """
 
-from broker_controller.assembler import MAX_REPEATED, Assembler
-from broker_controller.decisions import (
-    PATIENCE,
-    Action,
-    Broadcast,
-    GiveUp,
-    Limits,
-    Place,
-    Presence,
-    Publish,
-    Stage,
-    Tell,
-)
-from broker_controller.errors import (
-    DeadlineError,
-    EngineError,
-    EngineRefusedError,
-    ModelNotFoundError,
-    PoisonError,
-    QueueFullError,
-    ServiceError,
-    Subject,
-    WorkerLostError,
-    WorkerNotFoundError,
-)
-from broker_controller.stage_words import progress, they_died, where
+from broker_controller import endings
+from broker_controller.assembler import Assembler
+from broker_controller.contact import Contact, Presence
+from broker_controller.decisions import Action, Broadcast, GiveUp, Limits, Place, Publish, Stage, Tell
+from broker_controller.errors import ServiceError, Subject
+from broker_controller.patience import Due, Patience
+from broker_controller.stage_words import progress, where
 from broker_controller.suspicion import Suspicion
 from broker_wire.messages import Ask, Cancel, Failed, FailureKind, Go, Resend, ResumeMode, Started, Stop
 
@@ -90,18 +71,10 @@ class RequestLife:
         self._engine_retries = 0
         self._suspicion = Suspicion(limits.max_kills)
         self._limits = limits
-        self._last_progress = 0.0
-        self._lost_at: float | None = None
-        self._presence = Presence.SURE
-        self._left_in_order = False
+        self._patience = Patience(limits)
+        self._contact = Contact(now)
         self._held: Ask | None = None
         self._hold_until = 0.0
-        self._no_worker_since: float | None = None
-        self._refused = False
-        self._taken_since: float | None = None
-        """As far as can be known, somebody has taken it."""
-        self._patience_factor = 1
-        self._returned_since: float | None = None
 
     @property
     def subject(self) -> Subject:
@@ -112,7 +85,7 @@ class RequestLife:
     @property
     def is_without_worker(self) -> bool:
         """It has begun, and who ran it is lost, or was left: it will go on elsewhere."""
-        return self._lost_at is not None or (self.stage is Stage.WAITING and bool(self.worker))
+        return self._contact.is_lost or (self.stage is Stage.WAITING and bool(self.worker))
 
     # --- what the broker says of a publish
 
@@ -129,16 +102,9 @@ class RequestLife:
             return []
         if self.place in (Place.OWN, Place.RESUME):
             return self._send_again(Place.MODEL)
-        if self._returned_since is None:
-            self._returned_since = watched
-        if is_served and watched - self._returned_since < self._limits.grace:
-            self._refused = True
+        if self._patience.on_returned(watched, is_served=is_served):
             return []
-        if self.answer.next_seq:
-            return self._give_up(self._error(WorkerLostError, "no other worker serves the model"))
-        if self.place is Place.PINNED:
-            return self._give_up(self._error(WorkerNotFoundError, f"worker {self.target!r} is not here"))
-        return self._give_up(self._error(ModelNotFoundError, "no worker serves it"))
+        return self._give_up(endings.no_queue(self.subject, self.place, self.target, has_begun=self._has_begun))
 
     def on_nacked(self, attempt: int, retry_after: float = RETRY_AFTER) -> list[Action]:
         """The queue is at its bound. What was accepted once is not refused later: `sweep` tries again.
@@ -148,10 +114,9 @@ class RequestLife:
         if self.stage is not Stage.WAITING or attempt != self.attempt:
             return []
         if attempt > 1:
-            self._refused = True
+            self._patience.on_refused()
             return []
-        text = "it was not taken, as many requests as may wait are waiting"
-        return self._give_up(QueueFullError(text, retry_after=retry_after, subject=self.subject))
+        return self._give_up(endings.queue_full(self.subject, retry_after))
 
     # --- what a worker says
 
@@ -169,7 +134,8 @@ class RequestLife:
         if self.stage is Stage.OVER:
             return [self._stop(frame.instance, frame.attempt)]
         if self.stage is Stage.RUNNING:
-            if frame.attempt != self.copy or (self._presence is Presence.BACK and frame.instance != self.instance):
+            is_back = self._contact.presence is Presence.BACK
+            if frame.attempt != self.copy or (is_back and frame.instance != self.instance):
                 return [self._stop(frame.instance, frame.attempt)]
             if now < self._hold_until and frame.instance != self.instance:
                 self._held = frame
@@ -193,40 +159,30 @@ class RequestLife:
     def on_failed(self, frame: Failed) -> list[Action]:
         """The last frame of the counting attempt says that it went wrong."""
         self.answer.next_seq -= 1  # this frame was no part of the answer
-        said = f"worker {self.worker!r} says: {frame.message}"
         match frame.kind:
-            case FailureKind.REQUEST:
-                return self._give_up(self._error(EngineRefusedError, said))
-            case FailureKind.ENGINE:
-                if self._may_retry_engine():
-                    self._engine_retries += 1
-                    return self._move(f"its engine said: {frame.message}", counts=False)
-                return self._give_up(self._error(EngineError, said))
-            case FailureKind.DIVERGED | FailureKind.NOT_RESUMABLE:
-                return self._give_up(self._error(WorkerLostError, said))
-            case FailureKind.DEADLINE:
-                return self._give_up(self._error(DeadlineError, said))
             case FailureKind.NOT_SERVED:
                 return self._move(frame.message)
+            case FailureKind.ENGINE if self._may_retry_engine():
+                self._engine_retries += 1
+                return self._move(f"its engine said: {frame.message}", counts=False)
+            case _:
+                return self._give_up(endings.failed(self.subject, self.worker, frame))
 
     def _may_retry_engine(self) -> bool:
         """Nothing was sent, so that nobody can tell; what is for one worker would meet the same engine."""
-        has_sent = self.answer.next_seq > 0
-        return (
-            not has_sent and self.place is not Place.PINNED and self._engine_retries < self._limits.max_engine_retries
-        )
+        may_move = not self._has_begun and self.place is not Place.PINNED
+        return may_move and self._engine_retries < self._limits.max_engine_retries
 
     def stale(self, attempt: int) -> bool:
         """Whether a frame of this attempt is to be dropped: fenced, or the request is over."""
         return self.stage is Stage.OVER or attempt != self.attempt
 
     def note_progress(self, watched: float) -> None:
-        """A frame of the counting attempt came."""
-        self._last_progress = watched
+        """A frame of the counting attempt came.
 
-    def note_alive(self, watched: float) -> None:
-        """No progress is expected: its engine is held for the sake of a slow client, or answers in one piece."""
-        self._last_progress = watched
+        Or none is expected: its engine is held for the sake of a slow client, or answers in one piece.
+        """
+        self._contact.last_progress = watched
 
     def missing(self) -> Tell:
         """Ask the worker for what did not come."""
@@ -248,12 +204,7 @@ class RequestLife:
         if self.stage is Stage.OVER:
             return []
         if self.stage is Stage.RUNNING and instance == self.instance:
-            self._presence = Presence.DOUBTED
-            if in_order:
-                # Who gave its name up finishes what it has; from who has really gone the copy comes back.
-                self._left_in_order = True
-            elif self._lost_at is None:
-                self._lost_at = watched
+            self._contact.on_obituary(watched, in_order=in_order)
             return []
         if not in_order and self._suspicion.on_obituary(instance, watched):
             return self._end_as_poison()
@@ -265,12 +216,8 @@ class RequestLife:
         if self.stage is Stage.WAITING:
             return self._send_again(self.place) if made_model_queue else []
         if self.stage is Stage.RUNNING and instance == self.instance:
-            # Its copy may still lie in the queue, for want of a free slot: whoever gets it is not to begin again.
-            if self._presence is Presence.DOUBTED:
-                self._presence = Presence.BACK
-            self._lost_at = None
-            actions: list[Action] = [self.missing()]
-            return actions + self._stop_held()
+            self._contact.on_announce()
+            return [self.missing(), *self._stop_held()]
         return []
 
     def on_reconnect(self, now: float) -> list[Action]:
@@ -279,7 +226,7 @@ class RequestLife:
             return self._send_again(self.place)
         if self.stage is Stage.RUNNING:
             self._hold_until = now + self._limits.hold
-            self._presence = Presence.DOUBTED
+            self._contact.on_our_reconnect()
             return [self.missing()]
         return []
 
@@ -303,8 +250,7 @@ class RequestLife:
         if self.stage is Stage.OVER:
             return []
         if now >= self.deadline:
-            error = self._error(DeadlineError, f"its time of {self.deadline - self.submitted_at:g} s was up")
-            return [*self._end_everywhere(), GiveUp(error)]
+            return self._end_as(endings.time_up(self.subject, self.deadline - self.submitted_at))
         if self.stage is Stage.WAITING:
             return self._sweep_waiting(now, watched, has_worker, is_queue_empty)
         return self._sweep_running(now, watched)
@@ -312,47 +258,27 @@ class RequestLife:
     def _sweep_waiting(self, now: float, watched: float, has_worker: bool, is_queue_empty: bool) -> list[Action]:
         if self._held is not None:
             return self._hand_over(self._held, now, watched)
-        if not has_worker:
-            return self._wait_for_workers(watched)
-        self._no_worker_since = None
-        if self._refused:
-            return [self._publish()]
-        if self.place is Place.PINNED or (self.place is Place.MODEL and not is_queue_empty):
-            self._taken_since = None
-            return []
-        if self._taken_since is None:
-            self._taken_since = watched
-        if watched - self._taken_since < PATIENCE[self.place] * self._patience_factor:
-            return []
-        if self.place is Place.RESUME:
-            self._patience_factor *= 2
-            return self._send_again(Place.RESUME)
-        return self._send_again(Place.MODEL)
-
-    def _wait_for_workers(self, watched: float) -> list[Action]:
-        if self._no_worker_since is None:
-            self._no_worker_since = watched
-        error_type: type[ServiceError] = ModelNotFoundError
-        who, patience = "all workers of the model have left, and none came back", self._limits.worker_wait
-        if self.place is Place.PINNED:
-            error_type = WorkerNotFoundError
-            who, patience = f"worker {self.target!r} has left, and did not come back", self._limits.grace
-        if watched - self._no_worker_since < patience:
-            return []
-        if self.answer.next_seq:
-            error_type = WorkerLostError
-        error = self._error(error_type, f"{who} in {patience:g} s")
-        return [*self._end_everywhere(), GiveUp(error)]
+        patience, place = self._patience, self.place
+        match patience.look(place, watched, has_worker=has_worker, is_queue_empty=is_queue_empty):
+            case Due.NOTHING:
+                return []
+            case Due.SAME_AGAIN:
+                return [self._publish()]
+            case Due.NEW_COPY:
+                return self._send_again(Place.RESUME if place is Place.RESUME else Place.MODEL)
+            case Due.END:
+                seconds, has_begun = patience.for_worker(place), self._has_begun
+                return self._end_as(endings.nobody_came(self.subject, place, self.target, seconds, has_begun=has_begun))
 
     def _sweep_running(self, now: float, watched: float) -> list[Action]:
         if self._held is not None and now >= self._hold_until:
             return self._hand_over(self._held, now, watched)
-        if self._lost_at is not None:
-            if watched - self._lost_at < self._limits.grace:
+        if self._contact.is_lost:
+            if self._contact.lost_for(watched) < self._limits.grace:
                 return []
             return self._leave_behind(watched) or self._move("the worker was lost", counts=False)
-        limit = self._limits.between_tokens if self.answer.next_seq else self._limits.first_token
-        if watched - self._last_progress < limit:
+        limit = self._limits.between_tokens if self._has_begun else self._limits.first_token
+        if self._contact.silent_for(watched) < limit:
             return []
         return self._move(f"the worker made no progress for {limit:g} s")
 
@@ -361,14 +287,9 @@ class RequestLife:
     def _run(self, worker: str, instance: str, now: float, watched: float, *, copy: int) -> None:
         self.stage = Stage.RUNNING
         self.worker, self.instance, self.copy = worker, instance, copy
-        self._last_progress = watched
+        self._contact = Contact(watched)
+        self._patience = Patience(self._limits)
         self._suspicion.on_start(watched)
-        self._lost_at = None
-        self._left_in_order = False
-        self._presence = Presence.SURE
-        self._no_worker_since = self._taken_since = self._returned_since = None
-        self._patience_factor = 1
-        self._refused = False
         if self.started_at is None:
             self.started_at = now
 
@@ -388,7 +309,7 @@ class RequestLife:
 
     def _grant(self, ask: Ask, now: float, watched: float) -> list[Action]:
         if self._cannot_go_on:
-            return self._give_up_unresumable("the worker was lost")
+            return self._give_up(endings.cannot_go_on(self.subject, "the worker was lost", self.resume))
         former, former_attempt = self.instance, self.attempt
         was_running = self.stage is Stage.RUNNING
         actions: list[Action] = []
@@ -406,19 +327,16 @@ class RequestLife:
 
     def _leave_behind(self, watched: float) -> list[Action]:
         """Its copy came back, or the time of grace is over: the worker is dead, or gave the request back."""
-        if self._left_in_order:
+        if self._contact.left_in_order:
             return []
-        is_poison = self._suspicion.on_left(
-            self.instance, watched, worker=self.worker, is_dead=self._lost_at is not None
-        )
+        is_dead = self._contact.is_lost
+        is_poison = self._suspicion.on_left(self.instance, watched, worker=self.worker, is_dead=is_dead)
         return self._end_as_poison() if is_poison else []
 
     def _end_as_poison(self) -> list[Action]:
         # The worker that has it now lives: the news of the last death may have come after the copy.
         subject = Subject(self.request_id, self.model, progress(self.answer.next_seq))
-        text = f"{they_died(self._suspicion.killed)}, and it is not tried again"
-        error = PoisonError(text, subject=subject)
-        return [*self._end_everywhere(), GiveUp(error)]
+        return self._end_as(endings.poison(subject, self._suspicion.killed))
 
     def _move(self, reason: str, *, counts: bool = True) -> list[Action]:
         """Take it from the worker that has it, and send it to whoever is free.
@@ -428,12 +346,12 @@ class RequestLife:
         stop = self._stop(self.instance, self.attempt)
         self.why_moved = reason
         if self._cannot_go_on:
-            return [stop, *self._give_up_unresumable(reason)]
+            return [stop, *self._give_up(endings.cannot_go_on(self.subject, reason, self.resume))]
         self._strikes += counts
         if self._strikes > self._limits.max_moves:
-            return [stop, *self._give_up_moving(f"{reason}, and it had moved {self.moves} times already")]
+            return [stop, *self._give_up(endings.moved_too_often(self.subject, reason, self.moves))]
         if self.place is Place.PINNED:
-            return [stop, *self._give_up_moving(f"{reason}, and it was for this worker only")]
+            return [stop, *self._give_up(endings.may_not_move(self.subject, reason))]
         self.moves += 1
         self.stage = Stage.WAITING
         self.instance = ""
@@ -443,19 +361,15 @@ class RequestLife:
             return [stop]
         return [stop, *self._send_again(Place.RESUME)]
 
-    def _give_up_moving(self, why: str) -> list[Action]:
-        return self._give_up(self._error(WorkerLostError, why))
-
     def _send_again(self, place: Place) -> list[Action]:
         self.place = place
         self.attempt += 1
         return [self._publish()]
 
     def _publish(self) -> Publish:
-        self._refused = False
-        self._taken_since = None
-        has_begun = self.answer.next_seq > 0 or self._suspicion.apart > 0
-        return Publish(self.place, self.attempt, ask_first=has_begun or self.place is Place.RESUME)
+        self._patience.on_publish()
+        asks = self._has_begun or self._suspicion.apart > 0 or self.place is Place.RESUME
+        return Publish(self.place, self.attempt, ask_first=asks)
 
     def _stop(self, instance: str, attempt: int) -> Tell:
         return Tell(instance, Stop(self.controller, self.stream, attempt))
@@ -476,16 +390,14 @@ class RequestLife:
         self.stage = Stage.OVER
         return [*self._stop_held(), GiveUp(error)]
 
-    def _give_up_unresumable(self, reason: str) -> list[Action]:
-        why = f"more than {MAX_REPEATED} characters and bytes of it have been sent, too many to repeat elsewhere"
-        if self.resume is ResumeMode.NEVER:
-            why = "it was asked for with X-Resume: never"
-        text = f"{reason} in the middle of the answer, and {why}"
-        return self._give_up(self._error(WorkerLostError, text))
+    def _end_as(self, error: ServiceError) -> list[Action]:
+        return [*self._end_everywhere(), GiveUp(error)]
+
+    @property
+    def _has_begun(self) -> bool:
+        """A part of the answer has come."""
+        return self.answer.next_seq > 0
 
     @property
     def _cannot_go_on(self) -> bool:
-        return self.answer.next_seq > 0 and (self.resume is ResumeMode.NEVER or not self.answer.resumable)
-
-    def _error(self, kind: type[ServiceError], cause: str) -> ServiceError:
-        return kind(cause, subject=self.subject)
+        return self._has_begun and (self.resume is ResumeMode.NEVER or not self.answer.resumable)

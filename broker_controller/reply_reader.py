@@ -37,6 +37,7 @@ class ReplyReader:
         """`clock`: seconds, the one of the requests' deadlines."""
         self._clock = clock
         self._gateway = gateway
+        self._inflight = gateway.inflight
         self._links = links
         self._registry = registry
         self._garbage = garbage
@@ -80,7 +81,7 @@ class ReplyReader:
             return
         if texts:
             size = answer.size - before
-            self._gateway.count(size)
+            self._inflight.add(size)
             stream.feed(texts, size)
             stream.gap_since = None
 
@@ -125,7 +126,7 @@ class ReplyReader:
             match frame:
                 case Piece():
                     size = life.answer.size - before
-                    self._gateway.count(size)
+                    self._inflight.add(size)
                     stream.feed((frame,), size)
                 case End():
                     stream.end(frame)

@@ -61,6 +61,7 @@ class ControllerService:
         addresses = parse_broker_url(config.broker_url, config.tls)
         self.controller = Controller(config.dispatch_method, expiration=config.expiration, clock=watched)
         self.links = Links(addresses, topology, name=f"controller {self.controller_id}")
+        watched.follow(self.links)  # before whoever else is told: they ask what time it is
         self.queues = QueueWatch(self.links, self.controller.registry.models)
         self.gateway = Gateway(
             self.controller_id,

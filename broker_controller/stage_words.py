@@ -33,12 +33,5 @@ def progress(chunks: int) -> str:
     return f"after {_count(chunks)}" if chunks else "starting"
 
 
-def they_died(workers: tuple[str, ...]) -> str:
-    """Who died while they ran one request."""
-    if len(workers) == 1:
-        return f"worker {workers[0]} died while it ran this request"
-    return f"workers {', '.join(workers)} died while they ran this request"
-
-
 def _count(chunks: int) -> str:
     return "1 chunk" if chunks == 1 else f"{chunks} chunks"

@@ -3,6 +3,8 @@
 import time
 from collections.abc import Callable
 
+from broker_controller.links import Links
+
 SETTLE = 5.0
 """Seconds that it stands still afterwards, one heartbeat interval: what waited has to arrive first."""
 
@@ -15,6 +17,17 @@ class WatchedClock:
         self._stopped_for = 0.0
         self._stopped_at: float | None = None
         self._runs_again_at: float | None = None
+
+    def follow(self, links: Links) -> None:
+        """Stop when a connection is lost or blocked. Either trouble may outlast the other: run when both are over."""
+
+        def look() -> None:
+            if links.up and not links.blocked:
+                self.run()
+
+        links.on_down.append(self.stop)
+        links.on_blocked.append(lambda blocked: self.stop() if blocked else look())
+        links.on_both_up.append(look)
 
     def stop(self) -> None:
         """The broker holds publishers back, or is away."""

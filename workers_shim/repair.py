@@ -34,6 +34,7 @@ class Repair:
     async def run(self) -> None:
         """Without end."""
         delay = FIRST_DELAY
+        told = ""
         while True:
             await self._wanted.wait()
             await asyncio.sleep(delay * random.uniform(0.5, 1.0))
@@ -42,7 +43,11 @@ class Repair:
                 await self._open_again()
             except BrokerError as error:
                 delay = min(delay * 2, MAX_DELAY)
-                _log.warning("channel not opened again worker=%s reason=%s", self._worker, error)
+                # A queue's node may be down for an hour: one line says so.
+                level = logging.DEBUG if str(error) == told else logging.WARNING
+                _log.log(level, "channel not opened again worker=%s reason=%s", self._worker, error)
+                told = str(error)
                 self._wanted.set()
             else:
                 delay = FIRST_DELAY
+                told = ""

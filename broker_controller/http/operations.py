@@ -50,7 +50,7 @@ def not_ready(services: Services) -> list[str]:
     reasons = [problem] if problem else []
     if not services.fleet.ready:
         reasons.append("the workers have not been asked who they are yet")
-    if not reasons and not services.gateway.ready:
+    if not reasons and not services.gateway.door.ready:
         reasons.append("this controller is about to leave")
     return reasons
 

@@ -138,7 +138,7 @@ class Server(uvicorn.Server):
             logging.getLogger("uvicorn.error").setLevel(logging.CRITICAL)
         else:
             _log.info("leaving streams=%d", len(self._gateway.streams))
-            self._gateway.leave()
+            self._gateway.door.leave()
             self.should_exit = True
 
     @contextmanager
@@ -158,12 +158,12 @@ class Server(uvicorn.Server):
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         """As uvicorn's; but who is connected may ask once more, and what outlasts the time to drain is told so."""
-        self._gateway.leave()
+        self._gateway.door.leave()
         timer = asyncio.get_running_loop().call_later(self._drain_timeout, self._end_streams)
         try:
             await self._close_port(sockets or [])
             await let_them_ask(cast("set[Connection]", self.server_state.connections))
-            self._gateway.refuse()
+            self._gateway.door.refuse()
             await super().shutdown(sockets)
         finally:
             timer.cancel()

@@ -37,7 +37,7 @@ class Services(Struct, frozen=True):
 
     async def read_body(self, call: Call) -> bytes:
         """Raises: RequestTooLargeError, BadRequestError, OverloadedError, ClientLeftError."""
-        with self.gateway.receiving() as count:
+        with self.gateway.inflight.receiving() as count:
             return await call.read_body(self.settings.max_body_bytes, count)
 
     async def take(

@@ -4,6 +4,7 @@ Written by `load`, judged at the end of every fault test.
 """
 
 import re
+from collections.abc import Iterable
 from enum import StrEnum
 
 from msgspec import Struct, field
@@ -98,6 +99,17 @@ def judge(exchange: Exchange) -> Verdict:
     if exchange.errors:
         return Verdict.ERROR if text != whole and _is_clear(exchange) else Verdict.LOST
     return Verdict.COMPLETE if text == whole and exchange.finished else Verdict.LOST
+
+
+def all_complete(exchanges: Iterable[Exchange]) -> bool:
+    """Whether every one of them is; there is at least one."""
+    verdicts = {judge(exchange) for exchange in exchanges}
+    return verdicts == {Verdict.COMPLETE}
+
+
+def of_group(exchanges: Iterable[Exchange], *groups: str) -> list[Exchange]:
+    """Those that were in one of these states."""
+    return [exchange for exchange in exchanges if exchange.group in groups]
 
 
 def _repeats(text: str, whole: str) -> bool:

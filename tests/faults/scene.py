@@ -18,9 +18,10 @@ from broker_controller.private_node import PrivateNode
 from broker_wire.topology import Topology
 from tests.acceptance.fleet import Fleet, RunningController
 from tests.faults import leftovers
+from tests.faults.client import Client
 from tests.faults.engine import starts_of
 from tests.faults.history import Exchange
-from tests.faults.load import Client, Load
+from tests.faults.load import Load
 from tests.faults.settings import settings_of_environment
 from tests.processes import Process, Processes
 from tests.waiting import eventually_sync
@@ -120,6 +121,25 @@ class Scene:
             # One by one: what is sent at once may come to the queue in any order.
             self.send(QUEUED, tokens=tokens // 2)
             await self.until(lambda status, place=place: status["streams"]["waiting"] == place)  # type: ignore[misc]
+
+    async def one_works_and_another_is_free(self, *options: str) -> list[Exchange]:
+        """All that runs is at w1: two mid-stream, two starting. `options` are both workers'."""
+        await asyncio.to_thread(self.start, "w1", worker=options)
+        await self.bring(mid_stream=2, starting=2)
+        await self.start_a_free_one("w2", *options)
+        running = self.running_at("w1")
+        assert len(running) == 4
+        return running
+
+    async def start_a_free_one(self, name: str, *options: str, slots: int = 4) -> None:
+        """One more worker; returns when all are ready."""
+        self.start_worker(name, slots, *options)
+        await self.until_ready(*self.workers)
+
+    async def until_ready(self, *names: str) -> None:
+        """Until these workers are, and there are no others."""
+        wanted = dict.fromkeys(names, "ready")
+        await self.until(lambda status: {each["name"]: each["state"] for each in status["workers"]} == wanted)
 
     def let_clients_arrive(self, controller: RunningController | None = None) -> None:
         """They keep coming until all others have what they wanted."""

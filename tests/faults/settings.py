@@ -1,11 +1,15 @@
 """How patient the programs are in the fault tests: a few seconds, or as they are shipped (FAULTS_SETTINGS=default)."""
 
 import os
+from collections.abc import Iterable, Sequence
+from typing import TypeVar
 
 from msgspec import Struct
 
 from broker_controller.settings import Settings as Shipped
 from workers_shim.config import GRACE
+
+T = TypeVar("T")
 
 
 class Settings(Struct, frozen=True):
@@ -48,3 +52,8 @@ SHORT = Settings("short", first_token_timeout=10, stall_timeout=4, worker_wait=5
 def settings_of_environment() -> Settings:
     """Raises: KeyError, for a name that is neither."""
     return {"short": SHORT, "default": DEFAULT}[os.environ.get("FAULTS_SETTINGS", "short")]
+
+
+def cases(every: Iterable[T], *, short: Sequence[T]) -> list[T]:
+    """Every one with the default settings; with the short ones a few, for `make test` has fifteen minutes."""
+    return list(every) if settings_of_environment() == DEFAULT else list(short)

@@ -22,9 +22,9 @@ import httpx
 from broker_controller.amqp_probe import free_port
 from broker_controller.private_node import PrivateNode
 from tests.acceptance.fleet import Fleet, RunningController
+from tests.faults.client import Client, Protocol
 from tests.faults.hat import SPARED, Hat
 from tests.faults.history import Exchange, Verdict, judge
-from tests.faults.load import Client, Protocol
 from tests.faults.scene import Scene
 from tests.integration.amqp_harness import Proxy
 from tests.processes import Processes

@@ -2,14 +2,17 @@
 
 import asyncio
 import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from itertools import pairwise
 
 import pytest
 
 from tests.faults.conftest import Record
-from tests.faults.history import Exchange, Verdict, judge
+from tests.faults.history import Exchange, all_complete
 from tests.faults.load import ARRIVING
 from tests.faults.scene import MID_STREAM, STARTING, Scene
+from tests.faults.settings import cases
 from tests.waiting import eventually
 
 ALARMS = {
@@ -23,31 +26,24 @@ LLAVA_TIMEOUT = 10.0
 """Seconds without a byte after which LLaVA's web server gives an answer up."""
 
 
-@pytest.mark.parametrize("what", ALARMS)
+@pytest.mark.parametrize("what", cases(ALARMS, short=["memory"]))
 async def test_an_alarm(broker_scene: Scene, record: Record, what: str) -> None:
-    scene, (begin, end) = broker_scene, ALARMS[what]
+    scene = broker_scene
     options = ("--heartbeat-expiration", f"{EXPIRATION:g}", "--check-interval", "1")
     await asyncio.to_thread(scene.start, "w1", "w2", controller=options)
     await scene.bring(mid_stream=4, starting=4, queued=4)
     streams = list(scene.load.exchanges)
-    scene.fault()
-    await asyncio.to_thread(scene.node.rabbitmqctl, *begin)
-    scene.let_clients_arrive()
-    await scene.until(lambda status: status["broker"]["blocked"])
-    # Longer than a stream may stall, a lost worker be waited for, and a silent one be kept.
-    too_long = max(scene.settings.stall_timeout, scene.settings.controller_grace, EXPIRATION) + 2.0
-    await eventually(lambda: time.monotonic() - last_token(streams) > too_long, within=too_long + 60.0)
-    status = await scene.status()
-    assert [worker["state"] for worker in status["workers"]] == ["ready"] * 2
-    await scene.load.end_arrivals()
-    await asyncio.to_thread(scene.node.rabbitmqctl, *end)
+    async with alarm(scene, what):
+        scene.let_clients_arrive()
+        await until_it_lasts_too_long(scene, streams)
+        assert [worker["state"] for worker in (await scene.status())["workers"]] == ["ready"] * 2
+        await scene.load.end_arrivals()
     exchanges = await scene.finish()
     record(f"broker's {what} alarm", exchanges, scene.fault_at)
-    assert [judge(exchange) for exchange in streams] == [Verdict.COMPLETE] * 12
+    assert all_complete(streams)
     assert all(len(exchange.starts) == 1 for exchange in streams)
-    assert max(longest_silence(exchange) for exchange in streams if exchange.group in (MID_STREAM, STARTING)) < (
-        LLAVA_TIMEOUT
-    )
+    running = [exchange for exchange in streams if exchange.group in (MID_STREAM, STARTING)]
+    assert max(longest_silence(exchange) for exchange in running) < LLAVA_TIMEOUT
     refused = [exchange for exchange in exchanges if exchange.errors]
     assert {exchange.group for exchange in refused} == {ARRIVING}
     assert {(exchange.status, str(exchange.error["code"])) for exchange in refused} == {
@@ -57,6 +53,35 @@ async def test_an_alarm(broker_scene: Scene, record: Record, what: str) -> None:
     assert all(int(exchange.headers["retry-after"]) > 0 for exchange in refused)
     assert all("alarm" in str(exchange.error["message"]) for exchange in refused)
     assert max(at_once(exchange) for exchange in refused) < LLAVA_TIMEOUT
+
+
+async def test_an_alarm_under_which_nobody_asks(broker_scene: Scene, record: Record) -> None:
+    # RabbitMQ tells of an alarm only whoever publishes. And what cannot move would end, were it taken for stalled.
+    scene = broker_scene
+    await asyncio.to_thread(scene.start, "w1", worker=("--resume", "never"))
+    await scene.bring(mid_stream=2, starting=2)
+    async with alarm(scene, "memory"):
+        await until_it_lasts_too_long(scene, scene.load.exchanges)
+    exchanges = await scene.finish()
+    record("broker's memory alarm, nobody asks", exchanges, scene.fault_at)
+    assert all_complete(exchanges)
+    assert all(len(exchange.starts) == 1 for exchange in exchanges)
+
+
+@asynccontextmanager
+async def alarm(scene: Scene, what: str) -> AsyncIterator[None]:
+    begin, end = ALARMS[what]
+    scene.fault()
+    await asyncio.to_thread(scene.node.rabbitmqctl, *begin)
+    await scene.until(lambda status: status["broker"]["blocked"])
+    yield
+    await asyncio.to_thread(scene.node.rabbitmqctl, *end)
+
+
+async def until_it_lasts_too_long(scene: Scene, streams: list[Exchange]) -> None:
+    """Longer than a stream may stall, a lost worker be waited for, and a silent one be kept."""
+    seconds = max(scene.settings.stall_timeout, scene.settings.controller_grace, EXPIRATION) + 2.0
+    await eventually(lambda: time.monotonic() - last_token(streams) > seconds, within=seconds + 60.0)
 
 
 def last_token(exchanges: list[Exchange]) -> float:

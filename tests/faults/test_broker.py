@@ -9,9 +9,10 @@ import pytest
 from broker_controller.private_node import PrivateNode
 from tests.acceptance.fleet import Fleet
 from tests.faults.conftest import Record
-from tests.faults.history import Verdict, judge
+from tests.faults.history import all_complete
 from tests.faults.load import ARRIVING
 from tests.faults.scene import AN_HOUR_OF_TOKENS, MID_STREAM, STARTING, TOKENS, Scene
+from tests.faults.settings import cases
 from tests.waiting import eventually_sync
 
 PROMPT = "the quick brown fox"
@@ -32,13 +33,13 @@ async def test_restarted(broker_scene: Scene, record: Record, how: str) -> None:
     await asyncio.to_thread(node.start)
     exchanges = await scene.finish()
     record(f"broker restarted, {how}", exchanges, scene.fault_at)
-    assert all(judge(exchange) is Verdict.COMPLETE for exchange in exchanges)
+    assert all_complete(exchanges)
     # What ran is not begun again.
     assert all(len(exchange.starts) == 1 for exchange in exchanges if exchange.group in (MID_STREAM, STARTING))
     assert ARRIVING in {exchange.group for exchange in exchanges}
 
 
-@pytest.mark.parametrize("how", GO_DOWN)
+@pytest.mark.parametrize("how", cases(GO_DOWN, short=["kill -9"]))
 async def test_restarted_with_its_controller(broker_scene: Scene, record: Record, how: str) -> None:
     scene, node = broker_scene, broker_scene.node
     scene.start("w1", "w2")
@@ -56,7 +57,7 @@ async def test_restarted_with_its_controller(broker_scene: Scene, record: Record
         scene.send(ARRIVING, tokens=TOKENS // 4)
     exchanges = await scene.finish()
     record(f"broker and controller restarted, {how}", exchanges, scene.fault_at)
-    assert [judge(exchange) for exchange in exchanges] == [Verdict.COMPLETE] * 4
+    assert all_complete(exchanges)
 
 
 def test_without_its_controller_a_worker_stops_and_serves_the_next_one(fleet: Fleet) -> None:

@@ -7,9 +7,9 @@ import pytest
 
 from broker_controller.private_node import PrivateNode
 from tests.faults.conftest import Record
-from tests.faults.history import Verdict, judge
+from tests.faults.history import all_complete
 from tests.faults.scene import MID_STREAM, QUEUED, STARTING, Scene
-from tests.faults.settings import DEFAULT, settings_of_environment
+from tests.faults.settings import cases
 
 ALL_QUEUES = {
     "model's": r"requests\t(\S+)\tmodel\.m",
@@ -22,7 +22,7 @@ ALL_QUEUES = {
     "last will's": r"control\t(\S+)\twill\.",
 }
 """Which queue, and how its binding is listed: exchange, queue, key."""
-SHORT_QUEUES = ["model's", "replies'", "orders'", "last will's"]
+CONNECTIONS = [(whose, which) for which in ("publish", "consume") for whose in ("controller", "w1")]
 ACK_LIMIT, LOOK_INTERVAL = 3000, 500
 """Milliseconds; as they are shipped the limit is 30 minutes, and the broker looks once a minute."""
 
@@ -33,10 +33,10 @@ async def every_state(scene: Scene) -> None:
     scene.fault()
 
 
-async def all_complete(scene: Scene, record: Record, fault: str) -> None:
+async def nothing_is_lost(scene: Scene, record: Record, fault: str) -> None:
     exchanges = await scene.finish()
     record(fault, exchanges, scene.fault_at)
-    assert [judge(exchange) for exchange in exchanges] == [Verdict.COMPLETE] * len(exchanges)
+    assert all_complete(exchanges)
     # Both sides live, and what runs is not begun again. (Of what waits there may be two copies for a moment.)
     assert all(len(exchange.starts) == 1 for exchange in exchanges if exchange.group in (MID_STREAM, STARTING))
     assert {MID_STREAM, STARTING, QUEUED} < {exchange.group for exchange in exchanges}
@@ -46,11 +46,10 @@ async def test_every_connection_is_closed(broker_scene: Scene, record: Record) -
     await asyncio.to_thread(broker_scene.start, "w1", "w2")
     await every_state(broker_scene)
     await asyncio.to_thread(broker_scene.node.rabbitmqctl, "close_all_connections", "by a test")
-    await all_complete(broker_scene, record, "all connections closed by an admin")
+    await nothing_is_lost(broker_scene, record, "all connections closed by an admin")
 
 
-@pytest.mark.parametrize("whose", ["controller", "w1"])
-@pytest.mark.parametrize("which", ["publish", "consume"])
+@pytest.mark.parametrize(("whose", "which"), cases(CONNECTIONS, short=CONNECTIONS[2:]))
 async def test_one_connection_is_closed(
     scene: Scene, record: Record, unharmed_node: PrivateNode, whose: str, which: str
 ) -> None:
@@ -60,10 +59,10 @@ async def test_one_connection_is_closed(
     await every_state(scene)
     await asyncio.to_thread(unharmed_node.rabbitmqctl, "close_connection", pid, "by a test")
     program = "controller" if whose == "controller" else "worker"
-    await all_complete(scene, record, f"{program}'s {which} connection closed by an admin")
+    await nothing_is_lost(scene, record, f"{program}'s {which} connection closed by an admin")
 
 
-@pytest.mark.parametrize("whose", ALL_QUEUES if settings_of_environment() == DEFAULT else SHORT_QUEUES)
+@pytest.mark.parametrize("whose", cases(ALL_QUEUES, short=["model's", "replies'"]))
 async def test_a_queue_is_deleted(
     scene: Scene, record: Record, unharmed_node: PrivateNode, prefix: str, whose: str
 ) -> None:
@@ -73,7 +72,7 @@ async def test_a_queue_is_deleted(
     queue, *_ = re.findall(rf"^{prefix}\.{ALL_QUEUES[whose]}", bindings, re.MULTILINE)
     await every_state(scene)
     await asyncio.to_thread(unharmed_node.rabbitmqctl, "delete_queue", queue)
-    await all_complete(scene, record, f"the {whose} queue deleted by an admin")
+    await nothing_is_lost(scene, record, f"the {whose} queue deleted by an admin")
 
 
 async def test_the_ack_limit_closes_channels(broker_scene: Scene, record: Record) -> None:
@@ -89,4 +88,4 @@ async def test_the_ack_limit_closes_channels(broker_scene: Scene, record: Record
     await asyncio.to_thread(set_limits, "1800000", "60000")
     await every_state(scene)
     await asyncio.to_thread(scene.workers["w1"].wait_for_output, "delivery acknowledgement on channel")
-    await all_complete(scene, record, "channels closed by the broker's ack limit")
+    await nothing_is_lost(scene, record, "channels closed by the broker's ack limit")

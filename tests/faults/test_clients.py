@@ -9,9 +9,9 @@ from typing import Any
 import httpx
 import pytest
 
+from tests.faults.client import Client, Protocol
 from tests.faults.conftest import Record
-from tests.faults.history import Verdict, judge
-from tests.faults.load import Client, Protocol
+from tests.faults.history import Verdict, all_complete, judge
 from tests.faults.scene import MID_STREAM, QUEUED, STARTING, Scene
 from tests.waiting import eventually
 
@@ -74,7 +74,7 @@ async def test_who_does_not_read_slows_down_itself_alone(scene: Scene, record: R
     record("client reads nothing", exchanges, scene.fault_at)
     whole = len(slow.exchange.text)
     print(f"the controller held {held / 2**20:.1f} MiB of {whole / 2**20:.1f} MiB")
-    assert all(judge(exchange) is Verdict.COMPLETE for exchange in exchanges)
+    assert all_complete(exchanges)
     assert len(slow.exchange.starts) == len(beside[0].exchange.starts) == 1
     assert held < whole / 2
 

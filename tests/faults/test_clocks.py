@@ -10,10 +10,12 @@ from pathlib import Path
 import pytest
 
 from tests.faults.conftest import Record
-from tests.faults.history import Verdict, judge
+from tests.faults.history import all_complete
 from tests.faults.scene import QUEUED, Scene
+from tests.faults.settings import cases
 
 HOUR = 3600
+ALL = [(whose, seconds) for whose in ("controller", "w1") for seconds in (HOUR, -HOUR)]
 
 
 class ShiftedClock:
@@ -52,8 +54,7 @@ def _libraries() -> Iterator[Path]:
         yield from Path(folder).glob("**/faketime/libfaketime.so.1")
 
 
-@pytest.mark.parametrize("seconds", [HOUR, -HOUR], ids=["forward", "back"])
-@pytest.mark.parametrize("whose", ["controller", "w1"])
+@pytest.mark.parametrize(("whose", "seconds"), cases(ALL, short=[("controller", HOUR), ("w1", -HOUR)]))
 async def test_set(scene: Scene, record: Record, tmp_path: Path, whose: str, seconds: int) -> None:
     clock = ShiftedClock(tmp_path / "offset")
     scene.environments[whose] = clock.environment()
@@ -65,7 +66,7 @@ async def test_set(scene: Scene, record: Record, tmp_path: Path, whose: str, sec
     exchanges = await scene.finish()
     program = "controller" if whose == "controller" else "worker"
     record(f"clock of the {program} set by {seconds:+d} s", exchanges, scene.fault_at)
-    assert [judge(exchange) for exchange in exchanges] == [Verdict.COMPLETE] * len(exchanges)
+    assert all_complete(exchanges)
     assert all(len(exchange.starts) == 1 for exchange in exchanges)
     assert QUEUED in {exchange.group for exchange in exchanges}
     assert [worker["state"] for worker in (await scene.status())["workers"]] == ["ready"] * 2

@@ -11,9 +11,9 @@ from broker_wire.topology import QueueType, Topology
 from tests.acceptance.fleet import Fleet
 from tests.faults.cluster import Cluster
 from tests.faults.conftest import Record
-from tests.faults.history import Verdict, judge
-from tests.faults.scene import Scene
-from tests.faults.settings import DEFAULT, settings_of_environment
+from tests.faults.history import all_complete, of_group
+from tests.faults.scene import MID_STREAM, QUEUED, STARTING, Scene
+from tests.faults.settings import cases
 from tests.processes import Processes
 
 OF_CONTROLLER, OF_LEADER, OF_WORKER = range(3)
@@ -23,6 +23,8 @@ ALL = {
     for queue_type in QueueType
     for whose, node in (("controller", OF_CONTROLLER), ("queue's leader", OF_LEADER), ("worker", OF_WORKER))
 }
+PATIENCE = 30.0
+"""Seconds that requests have, where the node of their queue stays down."""
 SHORT = ["classic, node of the worker", "quorum, node of the queue's leader"]
 
 
@@ -51,15 +53,15 @@ def leader_of(cluster: Cluster, queue: str) -> int:
     return has_it.index(True)
 
 
-@pytest.mark.parametrize("case", ALL if settings_of_environment() == DEFAULT else SHORT)
+@pytest.mark.parametrize("case", cases(ALL, short=SHORT))
 async def test_a_node_is_killed(cluster: Cluster, cluster_scene: Scene, record: Record, prefix: str, case: str) -> None:
     queue_type, victim = ALL[case]
     scene, node = cluster_scene, cluster.nodes[victim]
     urls = [cluster.urls(cluster.nodes[number]) for number in (OF_LEADER, OF_WORKER)]
     options = ("--queue-type", queue_type)
     await asyncio.to_thread(scene.start, "w1", "w2", controller=options, worker=options, broker_urls=urls)
-    await scene.bring(mid_stream=4, starting=4, queued=4)
     assert await asyncio.to_thread(leader_of, cluster, Topology(prefix).model_queue("m").name) == OF_LEADER
+    await scene.bring(mid_stream=4, starting=4, queued=4)
     scene.fault()
     await asyncio.to_thread(node.kill)
     try:
@@ -71,4 +73,26 @@ async def test_a_node_is_killed(cluster: Cluster, cluster_scene: Scene, record: 
         await asyncio.to_thread(node.start)
     exchanges = await scene.finish()
     record(f"cluster, {case} killed", exchanges, scene.fault_at)
-    assert [judge(exchange) for exchange in exchanges] == [Verdict.COMPLETE] * 12
+    assert all_complete(exchanges)
+
+
+async def test_the_node_of_a_classic_queue_stays_down(
+    cluster: Cluster, cluster_scene: Scene, record: Record, prefix: str
+) -> None:
+    scene, node = cluster_scene, cluster.nodes[OF_LEADER]
+    urls = [cluster.urls(cluster.nodes[number]) for number in (OF_LEADER, OF_WORKER)]
+    options = ("--request-timeout", f"{PATIENCE:g}")
+    await asyncio.to_thread(scene.start, "w1", "w2", controller=options, broker_urls=urls)
+    assert await asyncio.to_thread(leader_of, cluster, Topology(prefix).model_queue("m").name) == OF_LEADER
+    await scene.bring(mid_stream=4, starting=4, queued=4)
+    scene.fault()
+    await asyncio.to_thread(node.kill)
+    try:
+        ended = await scene.load.until_all_ended()
+    finally:
+        await asyncio.to_thread(node.start)
+    await scene.finish()
+    record("cluster, classic, node of the queue's leader killed for good", ended, scene.fault_at)
+    # Who runs needs its queue no more; who waits does so until it is back, or his time is up.
+    assert all_complete(of_group(ended, MID_STREAM, STARTING))
+    assert [each.error["code"] for each in of_group(ended, QUEUED)] == ["deadline_exceeded"] * 4

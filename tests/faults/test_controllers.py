@@ -5,7 +5,7 @@ import time
 
 from tests.faults.balancer import Balancer
 from tests.faults.conftest import Record
-from tests.faults.history import Verdict, judge
+from tests.faults.history import all_complete
 from tests.faults.load import ARRIVING
 from tests.faults.scene import AN_HOUR_OF_TOKENS, MID_STREAM, TOKENS, Scene
 
@@ -37,7 +37,7 @@ async def test_killed_beside_another(scene: Scene, record: Record) -> None:
     exchanges = await scene.finish()
     record("controller kill -9, of two", exchanges, scene.fault_at)
     assert {exchange.group for exchange in exchanges} == {AT_THE_OTHER, ARRIVING}
-    assert all(judge(exchange) is Verdict.COMPLETE for exchange in exchanges)
+    assert all_complete(exchanges)
 
 
 async def test_a_killed_one_is_started_again_and_knows_the_fleet(scene: Scene, record: Record) -> None:
@@ -51,7 +51,7 @@ async def test_a_killed_one_is_started_again_and_knows_the_fleet(scene: Scene, r
     await scene.bring(mid_stream=4)
     exchanges = await scene.finish()
     record("controller kill -9, started again", exchanges, scene.fault_at)
-    assert all(judge(exchange) is Verdict.COMPLETE for exchange in exchanges)
+    assert all_complete(exchanges)
 
 
 async def test_a_rolling_restart_of_two_behind_one_address_fails_no_request(scene: Scene, record: Record) -> None:
@@ -75,5 +75,5 @@ async def test_a_rolling_restart_of_two_behind_one_address_fails_no_request(scen
         scene.controller = rolling[0]
         exchanges = await scene.finish()
     record("rolling restart of two controllers", exchanges, scene.fault_at)
-    assert all(judge(exchange) is Verdict.COMPLETE for exchange in exchanges)
+    assert all_complete(exchanges)
     assert all(len(exchange.starts) == 1 for exchange in exchanges)

@@ -8,7 +8,7 @@ import pytest
 
 from broker_controller.private_node import PrivateNode
 from tests.faults.conftest import Record
-from tests.faults.history import Exchange, Verdict, judge
+from tests.faults.history import Exchange, all_complete
 from tests.faults.scene import QUEUED, Scene
 from tests.integration.amqp_harness import Proxy
 from tests.waiting import eventually, eventually_sync
@@ -24,10 +24,6 @@ async def cable(unharmed_node: PrivateNode) -> AsyncIterator[Proxy]:
         yield proxy
 
 
-def all_complete(exchanges: list[Exchange]) -> bool:
-    return [judge(exchange) for exchange in exchanges] == [Verdict.COMPLETE] * len(exchanges)
-
-
 async def one_works_at_the_end_of_the_cable(scene: Scene, cable: Proxy) -> list[Exchange]:
     """All that runs is at w1: two mid-stream, two starting."""
     await asyncio.to_thread(scene.start, "w1", worker=("--broker-url", cable.url))
@@ -35,17 +31,12 @@ async def one_works_at_the_end_of_the_cable(scene: Scene, cable: Proxy) -> list[
     return scene.running_at("w1")
 
 
-async def another_one_is_free(scene: Scene) -> None:
-    scene.start_worker("w2")
-    await scene.until(lambda status: [each["state"] for each in status["workers"]] == ["ready"] * 2)
-
-
 # --- a worker's
 
 
 async def test_a_worker_that_returns_finds_its_streams_elsewhere(scene: Scene, cable: Proxy, record: Record) -> None:
     disturbed = await one_works_at_the_end_of_the_cable(scene, cable)
-    await another_one_is_free(scene)
+    await scene.start_a_free_one("w2")
     scene.fault()
     cable.refuse()
     await eventually(lambda: all(len(scene.starts(each)) == 2 for each in disturbed))
@@ -55,7 +46,7 @@ async def test_a_worker_that_returns_finds_its_streams_elsewhere(scene: Scene, c
     record("worker's network cut, free slots", exchanges, scene.fault_at)
     assert all_complete(exchanges)
     assert [exchange.workers for exchange in exchanges] == [["w1", "w2"]] * 4
-    await scene.until(lambda status: [each["state"] for each in status["workers"]] == ["ready"] * 2)
+    await scene.until_ready("w1", "w2")
 
 
 async def test_a_worker_that_returns_goes_on_where_nobody_else_could(
@@ -73,7 +64,7 @@ async def test_a_worker_that_returns_goes_on_where_nobody_else_could(
 
 async def test_a_worker_that_nobody_hears_is_fenced_when_it_is_back(scene: Scene, cable: Proxy, record: Record) -> None:
     disturbed = await one_works_at_the_end_of_the_cable(scene, cable)
-    await another_one_is_free(scene)
+    await scene.start_a_free_one("w2")
     scene.fault()
     cable.freeze()
     limits = scene.settings.first_token_timeout + scene.settings.stall_timeout
@@ -84,7 +75,7 @@ async def test_a_worker_that_nobody_hears_is_fenced_when_it_is_back(scene: Scene
     record("worker's network black-holed", exchanges, scene.fault_at)
     assert all_complete(exchanges)
     assert [exchange.workers for exchange in exchanges] == [["w1", "w2"]] * 4
-    await scene.until(lambda status: [each["state"] for each in status["workers"]] == ["ready"] * 2)
+    await scene.until_ready("w1", "w2")
 
 
 # --- a controller's

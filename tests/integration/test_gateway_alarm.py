@@ -45,8 +45,8 @@ async def test_an_idle_controller_hears_of_an_alarm_and_of_its_end(
     async with running_service(node.url, Topology(prefix)) as service:
         async with alarm(node):
             await eventually(lambda: service.links.blocked, 10)
-            assert not service.gateway.ready
-        await eventually(lambda: service.gateway.ready, 10)
+            assert not service.gateway.door.ready
+        await eventually(lambda: service.gateway.door.ready, 10)
 
 
 async def test_a_stream_that_an_alarm_holds_back_for_longer_than_the_stall_limit_does_not_move(

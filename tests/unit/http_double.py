@@ -75,6 +75,20 @@ class PlayedStream:
         return self
 
 
+class InflightDouble:
+    """Takes any body."""
+
+    @contextmanager
+    def receiving(self) -> Iterator[Callable[[int], None]]:
+        yield lambda _: None
+
+
+class DoorDouble:
+    """Open, or not."""
+
+    ready = True
+
+
 class GatewayDouble:
     """Keeps what is submitted, or refuses it."""
 
@@ -82,13 +96,10 @@ class GatewayDouble:
 
     def __init__(self) -> None:
         self.refusal: ServiceError | None = None
-        self.ready = True
+        self.door = DoorDouble()
+        self.inflight = InflightDouble()
         self.forecasts: dict[str, float] = {}
         self._submitted: asyncio.Queue[PlayedStream] = asyncio.Queue()
-
-    @contextmanager
-    def receiving(self) -> Iterator[Callable[[int], None]]:
-        yield lambda _: None
 
     async def submit(self, submission: Submission) -> GenerationStream:
         if self.refusal is not None:

@@ -16,7 +16,7 @@ async def test_readiness_has_reasons() -> None:
 
     world.links.problem = "nothing listens at localhost:5672"
     world.fleet.ready = False
-    world.gateway.ready = False
+    world.gateway.door.ready = False
     answer = await world.get("/readyz").whole()
     assert answer.status == 503
     assert answer.json() == {
