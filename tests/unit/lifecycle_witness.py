@@ -57,7 +57,7 @@ class Witness:
         """Around what the controller does upon it: `what` was heard of this process."""
         life = self._life
         stage, runner, attempt, next_seq = life.stage, life.instance, life.attempt, life.answer.next_seq
-        was_running = stage is Stage.RUNNING
+        was_running, was_back = stage is Stage.RUNNING, self._is_back
         self._told.clear()
         if isinstance(what, Ask):
             self._note_question(instance, what)
@@ -73,7 +73,7 @@ class Witness:
             self._check_runner(instance, what, next_seq)
         else:
             if isinstance(what, Ask) and was_running:
-                assert not self._is_back, "it was taken from a worker that was back"
+                assert not was_back, "it was taken from a worker that was back"
             self._forget_doubts()
         if life.stage is Stage.RUNNING:
             assert self._ran.setdefault(life.attempt, life.instance) == life.instance, "two run by one attempt"
