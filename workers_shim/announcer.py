@@ -110,6 +110,11 @@ class Announcer:
         self._announce_due = True
         self._say_what_is_due()
 
+    def claim_again(self) -> None:
+        """Say who this is as at first: an older instance of this name has to hear that it is taken."""
+        self._first = True
+        self.announce()
+
     def answer_roll_call(self) -> None:
         """Announce within a moment, each worker at another one; several calls have one answer."""
         if self._answer is None and not self._silent:

@@ -49,6 +49,9 @@ class ControlListener(Protocol):
     def on_first_announce(self, other: Announce) -> None:
         """Some process claims this worker's name: another one, or this one itself."""
 
+    def on_namesake(self, other: Announce) -> None:
+        """Another process speaks under this worker's name, and does not claim it at this moment."""
+
 
 class Control:
     """One a worker. `on_closed` is called when its channel went; `start` it again."""
@@ -90,7 +93,7 @@ class Control:
         await channel.bind(name, self._topology.control, self._topology.all_workers_key)
         for model in models:
             await channel.bind(name, self._topology.control, self._topology.model_key(model))
-        for kind in ("first", "goodbye"):
+        for kind in ("first", "announce", "goodbye"):
             await channel.bind(name, self._topology.fleet, self._topology.fleet_key(kind, self._worker))
         await channel.consume(name, self._on_delivery, no_ack=True, on_cancelled=self._cancelled)
         self._queue_name, self._listening = name, True
@@ -119,6 +122,8 @@ class Control:
         match message:
             case Announce(worker=self._worker, first=True):
                 self._listener.on_first_announce(message)
+            case Announce(worker=self._worker) if message.instance != self._instance:
+                self._listener.on_namesake(message)
             case Goodbye(worker=self._worker) if message.instance != self._instance:
                 _log.warning(
                     "name given up by another instance worker=%s other=%s reason=%s",

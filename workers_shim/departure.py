@@ -101,6 +101,20 @@ class Departure:
         )
         return yields
 
+    def keeps_name_from(self, other: Announce) -> bool:
+        """Whether an older instance goes on under this name: it was frozen or cut off when the name was claimed."""
+        if other.instance >= self._instance:
+            return False
+        _log.warning(
+            "name claimed again, an older instance has not heard of it worker=%s instance=%s other=%s host=%s pid=%d",
+            self._worker,
+            self._instance,
+            other.instance,
+            other.host,
+            other.pid,
+        )
+        return True
+
     async def leave(self, reason: LeaveReason) -> LeaveReason:
         """Returns: the reason, or that it was ended meanwhile."""
         self._intake.drain()

@@ -216,3 +216,8 @@ class WorkerSession:
         """Some instance claims this name."""
         if not self._leaving.done() and self._departure.gives_name_to(other):
             self._leaving.set_result(LeaveReason.TAKEN_OVER)
+
+    def on_namesake(self, other: Announce) -> None:
+        """Some instance goes on under this name as if it were its own."""
+        if not self._leaving.done() and self._departure.keeps_name_from(other):
+            self._announcer.claim_again()

@@ -284,6 +284,17 @@ async def test_an_answer_to_a_roll_call_takes_no_name_over(controller: Controlle
         assert not worker.task.done()
 
 
+async def test_a_name_is_claimed_again_when_an_older_instance_has_not_heard_of_it(
+    controller: ControllerDouble, broker_url: str
+) -> None:
+    async with announced_worker(controller, broker_url, HandExecutor()) as worker:
+        announce = structs.replace(await controller.hears(Announce), instance="0", first=False)
+        await controller.say(controller.topology.fleet, "announce.w1", codec.encode(announce))
+        # The controller hears the older one, too.
+        await eventually(lambda: [each.first for each in controller.said(Announce)] == [True, False, True])
+        assert not worker.task.done()
+
+
 # --- models
 
 
