@@ -12,6 +12,7 @@ from broker_controller.bridge import Bridges
 from broker_controller.controller import Controller
 from broker_controller.gateway import Gateway
 from broker_controller.links import Links
+from broker_controller.registry import Change
 from broker_wire import codec
 from broker_wire.amqp.channel import Delivery
 from broker_wire.amqp.connection import Session
@@ -177,11 +178,9 @@ class Fleet:
         check_worker_name(message.worker)
         for card in message.models:
             check_model_name(card.name)
-        known = self._registry.get(message.worker)
-        if known is None or known.instance != message.instance:
+        if self._registry.apply_announce(message, now) in (Change.NEW, Change.REPLACED):
             models = ",".join(card.name for card in message.models)
             _log.info("worker joined worker=%s instance=%s models=%s", message.worker, message.instance, models)
-        self._registry.apply_announce(message, now)
         self._asked.pop(message.instance, None)
         self._unheard.discard(message.instance)
         self._gateway.on_announce(message.instance, frozenset(message.made_queues))

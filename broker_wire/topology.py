@@ -195,7 +195,10 @@ class Topology:
         return Queue("", self.fleet, "#", {"x-max-length": FLEET_QUEUE_LENGTH}, exclusive=True)
 
     def worker_control_queue(self, instance: str) -> Queue:
-        """What controllers say to one worker. Bind `all` and each model's key besides."""
+        """What controllers say to one worker.
+
+        Bind `all` and each model's key besides; and on `fleet` what is said under its name: `first`, `announce`, `goodbye`.
+        """
         arguments = {"x-max-length": CONTROL_QUEUE_LENGTH}
         return Queue("", self.control, self.instance_key(instance), arguments, exclusive=True)
 

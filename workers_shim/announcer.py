@@ -196,7 +196,8 @@ class Announcer:
         def on_outcome(outcome: Outcome) -> None:
             if outcome is Outcome.CONFIRMED:
                 # Nothing but a confirmed one counts as said: neither the claim to the name nor what was made anew.
-                self._first = False
+                # (A claim that was made again meanwhile is not what was confirmed.)
+                self._first = self._first and not announce.first
                 self._made.difference_update(announce.made_queues)
             else:
                 self._announce_due = True

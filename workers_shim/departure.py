@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable
 from contextlib import suppress
 
-from broker_wire.messages import Announce
+from broker_wire.messages import Announce, WorkerState
 from workers_shim.announcer import Announcer
 from workers_shim.config import LeaveReason
 from workers_shim.controller_links import ControllerLinks
@@ -71,6 +71,7 @@ class Departure:
         self._drain_timeout = drain_timeout
         self._farewell = farewell
         self._hurry = False
+        self._name_given_up = False
         self._news = asyncio.Event()
 
     def notice(self) -> None:
@@ -103,7 +104,7 @@ class Departure:
 
     def keeps_name_from(self, other: Announce) -> bool:
         """Whether an older instance goes on under this name: it was frozen or cut off when the name was claimed."""
-        if other.instance >= self._instance:
+        if other.instance >= self._instance or other.state is WorkerState.DRAINING:
             return False
         _log.warning(
             "name claimed again, an older instance has not heard of it worker=%s instance=%s other=%s host=%s pid=%d",
@@ -114,6 +115,12 @@ class Departure:
             other.pid,
         )
         return True
+
+    def give_name_up(self, other: Announce) -> None:
+        """It leaves already, and another instance claims the name meanwhile: not a word under it any more."""
+        if other.instance != self._instance:
+            self._name_given_up = True
+            self._news.set()
 
     async def leave(self, reason: LeaveReason) -> LeaveReason:
         """Returns: the reason, or that it was ended meanwhile."""
@@ -150,6 +157,8 @@ class Departure:
         with suppress(TimeoutError):
             async with asyncio.timeout(seconds):
                 while not (holds() or self._hurry):
+                    if self._name_given_up:
+                        await self._say_goodbye(LeaveReason.TAKEN_OVER)
                     self._news.clear()
                     await self._news.wait()
         return holds()

@@ -66,8 +66,10 @@ class ServedModel(Struct, frozen=True):
         return iter(items)
 
     def _has_to_yield(self) -> TypeError:
+        if not self.card.streams:
+            return TypeError(f"the function of model {self.name!r} has to return a str or a Chunk, or to yield them")
         text = f"the function of model {self.name!r} has to yield its chunks, not to return them"
-        return TypeError(text if not self.card.streams else f"{text}; one that returns its answer has streams=False")
+        return TypeError(f"{text}; one that returns its answer has streams=False")
 
 
 async def _once(answer: Coroutine[Any, Any, Answer]) -> AsyncIterator[Answer]:

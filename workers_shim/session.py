@@ -214,7 +214,9 @@ class WorkerSession:
 
     def on_first_announce(self, other: Announce) -> None:
         """Some instance claims this name."""
-        if not self._leaving.done() and self._departure.gives_name_to(other):
+        if self._leaving.done():
+            self._departure.give_name_up(other)
+        elif self._departure.gives_name_to(other):
             self._leaving.set_result(LeaveReason.TAKEN_OVER)
 
     def on_namesake(self, other: Announce) -> None:

@@ -35,6 +35,8 @@ DEADLINE = 240.0
 """Seconds in which every answer has to have ended, whatever happens to it on the way."""
 SAMPLE_INTERVAL = 5.0
 """Seconds between two looks at the memory."""
+FLAT = 1.2
+"""The memory at the end, of that after the first fifth, is at most so much: it has to be a line that does not rise."""
 WRONG = (Verdict.LOST, Verdict.DUPLICATED, Verdict.HUNG)
 
 
@@ -126,15 +128,15 @@ class Soak:
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self._over.wait(), SAMPLE_INTERVAL)
 
-    def memory_lines(self) -> list[str]:
+    def memory_by_fifths(self) -> dict[str, list[float]]:
         """For each process the median of each fifth of the run, MiB."""
-        lines = []
+        found = {}
         for name in ("controller", "worker", "broker"):
             values = [sample[name] for sample in self.memory if name in sample]
             fifth = max(1, len(values) // 5)
             parts = [values[start : start + fifth] for start in range(0, len(values), fifth)][:5]
-            lines.append(f"memory of the {name}, MiB, by fifths: " + " ".join(f"{median(part):.0f}" for part in parts))
-        return lines
+            found[name] = [median(part) for part in parts]
+        return found
 
 
 def _resident_mib(pid: int) -> float:
@@ -153,17 +155,19 @@ async def _soak(scene: Scene, seed: int, minutes: float, samples: Path | None) -
         await asyncio.to_thread(eventually_sync, scene.nothing_is_left, 90.0)
     print(f"{(time.monotonic() - began) / 60:.1f} minutes, {hat.drawn.total()} faults: {dict(hat.drawn)}")
     print(f"{soak.verdicts.total()} requests: {dict(soak.verdicts)}, errors by code: {dict(soak.codes)}")
-    print("\n".join(soak.memory_lines()))
+    memory = soak.memory_by_fifths()
+    for name, fifths in memory.items():
+        print(f"memory of the {name}, MiB, by fifths: " + " ".join(f"{value:.0f}" for value in fifths))
     print("nothing is left over: no stream, slot, message, byte, open file or task")
     for exchange in soak.wrong[:10]:
         print(judge(exchange), exchange)
     if samples:
         await asyncio.to_thread(samples.write_text, json.dumps(soak.memory))
-    return 1 if soak.wrong else 0
+    return 1 if soak.wrong or any(fifths[-1] > fifths[1] * FLAT for fifths in memory.values()) else 0
 
 
 def main() -> int:
-    """The program. Returns: 1 when an answer was lost, duplicated or hung."""
+    """The program. Returns: 1 when an answer was lost, duplicated or hung, or a process's memory grew."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--minutes", type=float, default=30.0)
     parser.add_argument("--seed", type=int, default=random.randrange(2**32))

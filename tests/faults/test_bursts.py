@@ -13,7 +13,7 @@ SLOTS = 8
 TOKENS = 10
 SERVED_PER_SECOND = SLOTS * PACE / TOKENS
 MEGABYTE = 1_000_000
-IN_ORDER = 1.0
+IN_ORDER = 3.0
 """Seconds between two requests after which the later one does not begin first, whatever way each of them takes."""
 
 

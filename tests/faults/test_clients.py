@@ -15,7 +15,7 @@ from tests.faults.history import Verdict, all_complete, judge
 from tests.faults.scene import MID_STREAM, QUEUED, STARTING, Scene
 from tests.waiting import eventually
 
-GOES_AT_ONCE = 2.0
+GOES_AT_ONCE = 5.0
 """Seconds, generously: a slot is free when the engine has looked whether anybody still wants the answer."""
 UNREAD = 60.0
 """Seconds for which a client reads nothing, with the default settings."""
@@ -81,7 +81,7 @@ async def test_who_does_not_read_slows_down_itself_alone(scene: Scene, record: R
 
 async def test_a_deadline_passes_in_every_state(scene: Scene, record: Record) -> None:
     scene.start("w1", slots=2)
-    hurried = await asyncio.to_thread(scene.fleet.controller, "--request-timeout", "3")
+    hurried = await asyncio.to_thread(scene.fleet.controller, "--request-timeout", "6")
     holders = [scene.send("holds the slots", tokens=2000) for _ in range(2)]
     await scene.load.until_each("holds the slots", lambda exchange: exchange.chunks)
     scene.fault()
@@ -93,7 +93,7 @@ async def test_a_deadline_passes_in_every_state(scene: Scene, record: Record) ->
     starting = scene.load.send(hurried.url, STARTING, steps="pause:60").exchange
     exchanges = await scene.finish()
     record("deadline passes", exchanges, scene.fault_at)
-    for exchange, place in ((flowing, r"after \d+ chunks"), (starting, "starting on"), (queued, "in the queue")):
+    for exchange, place in ((flowing, r"after \d+ chunks?"), (starting, "starting on"), (queued, "in the queue")):
         assert [error["code"] for error in exchange.errors] == ["deadline_exceeded"]
         assert re.search(place, str(exchange.error["message"]))
     assert queued.status == 504

@@ -24,6 +24,8 @@ async def test_killed_with_a_free_slot_elsewhere(scene: Scene, record: Record) -
     record("worker kill -9, free slots", exchanges, scene.fault_at)
     assert all_complete(exchanges)
     assert [exchange.workers for exchange in exchanges] == [["w1", "w2"]] * 4
+    # By the broker's redelivery, and not when the time of grace is over.
+    assert max(exchange.starts[1][0] for exchange in exchanges) - scene.fault_at < scene.settings.controller_grace
 
 
 async def test_killed_while_every_slot_is_taken(scene: Scene, record: Record) -> None:

@@ -284,6 +284,26 @@ async def test_an_answer_to_a_roll_call_takes_no_name_over(controller: Controlle
         assert not worker.task.done()
 
 
+async def test_one_that_drains_gives_its_name_up_at_once_and_finishes_what_runs(
+    controller: ControllerDouble, broker_url: str
+) -> None:
+    async with announced_worker(controller, broker_url, HandExecutor()) as older:
+        await controller.submit()
+        _, stream = await older.executor.next()
+        older.session.drain()
+        await eventually(lambda: [b for b in controller.said(Heartbeat) if b.state is WorkerState.DRAINING], WITHIN)
+        async with announced_worker(controller, broker_url, HandExecutor()) as newer:
+            assert (await controller.hears(Goodbye)).instance == older.instance
+            stream.offer("all")
+            stream.end()
+            stream.released()
+            assert await asyncio.wait_for(older.task, WITHIN) is LeaveReason.DRAINED
+            assert controller.text(1) == "all"
+            claims = [each.instance for each in controller.said(Announce) if each.first]
+            assert claims == [older.instance, newer.instance]
+            assert controller.said(Obituary) == []
+
+
 async def test_a_name_is_claimed_again_when_an_older_instance_has_not_heard_of_it(
     controller: ControllerDouble, broker_url: str
 ) -> None:
