@@ -197,7 +197,7 @@ class Topology:
     def worker_control_queue(self, instance: str) -> Queue:
         """What controllers say to one worker.
 
-        Bind `all` and each model's key besides; and on `fleet` what is said under its name: `first`, `announce`, `goodbye`.
+        Bind `all` and each model's key besides, and on `fleet` `first`, `announce` and `goodbye` under its own name.
         """
         arguments = {"x-max-length": CONTROL_QUEUE_LENGTH}
         return Queue("", self.control, self.instance_key(instance), arguments, exclusive=True)

@@ -74,6 +74,13 @@ class Exchange(Struct, kw_only=True):
         return self.errors[0] if self.errors else {}
 
     @property
+    def retry_after(self) -> int:
+        """Seconds that its error says, in the header too where that was not sent before; 0 for none."""
+        in_text = re.search(r"[Tt]ry again in (\d+) s\b", str(self.error.get("message")))
+        told = int(in_text[1]) if in_text else 0
+        return told if int(self.headers.get("retry-after", told)) == told else 0
+
+    @property
     def workers(self) -> list[str]:
         """Whose engines began with it, in order."""
         return [worker for _, worker in self.starts]
