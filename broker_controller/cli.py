@@ -13,7 +13,7 @@ from typing import NoReturn
 import uvloop
 from fastapi import FastAPI
 
-from broker_controller import log
+from broker_controller import log, open_files
 from broker_controller.decisions import Limits
 from broker_controller.docker_broker import DockerBrokerError
 from broker_controller.http.app import create_app
@@ -65,6 +65,8 @@ def _serve(settings: Settings) -> int:
     try:
         with local_broker(settings.broker_url) as broker:
             _log.info("broker chosen which=%s", broker.describe())
+            # Not before: a node of our own would inherit it, and Erlang takes memory for every file that it may open.
+            open_files.raise_limit()
             controller = _Controller(settings, broker)
             url = f"{'https' if settings.ssl_certfile else 'http'}://{settings.host}:{sockets[0].getsockname()[1]}"
             _log.info("serving url=%s dispatch=%s", url, settings.dispatch_method)

@@ -125,7 +125,8 @@ class ReplyReader:
             stream.gap_since = None
             match frame:
                 case Piece():
-                    size = life.answer.size - before
+                    # The assembler keeps no logprobs; until the client reads them, they are here.
+                    size = life.answer.size - before + len(frame.logprobs or b"")
                     self._inflight.add(size)
                     stream.feed((frame,), size)
                 case End():

@@ -5,6 +5,7 @@ it and tells the workers its URL. A run of unit tests alone starts none.
 """
 
 import os
+import resource
 import secrets
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
@@ -13,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from broker_controller import amqp_probe
+from broker_controller import amqp_probe, open_files
 from broker_controller.local_broker import private_broker
 from tests import waiting
 from tests.processes import Processes
@@ -85,6 +86,15 @@ def eventually_sync() -> waiting.EventuallySync:
 def free_port() -> Callable[[], int]:
     """`free_port()`: a TCP port on the loopback that nobody listens on."""
     return amqp_probe.free_port
+
+
+@pytest.fixture
+def many_files() -> Iterator[None]:
+    """The process of the tests may have some thousand connections."""
+    before = resource.getrlimit(resource.RLIMIT_NOFILE)
+    open_files.raise_limit()
+    yield
+    resource.setrlimit(resource.RLIMIT_NOFILE, before)
 
 
 @pytest.fixture

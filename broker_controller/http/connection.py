@@ -1,5 +1,5 @@
-"""A client's connection, with bounds that uvicorn's own lacks: on the size of a request's head, on its time, and on
-the rest of a request that was answered before its end.
+"""A client's connection, with bounds that uvicorn's own lacks: on the size of a request's head, on its time, on the
+rest of a request that was answered before its end, and on the time in which an answer is read.
 
 Used by `server` alone. Bodies have bounds of their own, in `call`.
 """
@@ -8,10 +8,13 @@ import asyncio
 from typing import Any
 
 import httptools
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
+
+from broker_controller.http.unsent import UnsentWatch
 
 MAX_HEAD_BYTES = 64 * 1024
-"""Of a request line and its headers, where one read from the socket does not bring all. As uvicorn's with h11."""
+"""Of a request line and its headers, where one read does not bring all; less those that come with the end of the
+request before. As uvicorn's with h11."""
 HEAD_TIMEOUT = 60.0
 """Seconds in which the head of a request has to be here, from the connection's or the request's first byte on."""
 LINGER = 30.0
@@ -21,6 +24,11 @@ _TOO_LARGE = (
     b"HTTP/1.1 431 Request Header Fields Too Large\r\n"
     b"content-type: text/plain; charset=utf-8\r\ncontent-length: 48\r\nconnection: close\r\n\r\n"
     b"The headers of a request may have 65536 bytes.\r\n"
+)
+_NO_HTTP = (
+    b"HTTP/1.1 400 Bad Request\r\n"
+    b"content-type: text/plain; charset=utf-8\r\ncontent-length: 30\r\nconnection: close\r\n\r\n"
+    b"Invalid HTTP request received."
 )
 
 
@@ -34,7 +42,14 @@ class BoundedConnection(HttpToolsProtocol):
     def __init__(self, *arguments: Any, **options: Any) -> None:
         super().__init__(*arguments, **options)
         self._head_bytes = 0
+        self._request_ended = False
+        """Whether one ended in the read that is parsed: how much of the read is the next one's head is not known."""
         self._head_timer: asyncio.TimerHandle | None = None
+        self._answered: RequestResponseCycle | None = None
+        """The request that was begun with last. `cycle` is the one that came last, and may wait behind it."""
+        self._refused = False
+        """Whether nothing is parsed any more."""
+        self._unsent: UnsentWatch | None = None
         self._keeps_alive = True
         """Whether the request that comes in leaves the connection open, once it is here in whole."""
         self._unread = _Unread(self)
@@ -43,6 +58,7 @@ class BoundedConnection(HttpToolsProtocol):
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """A client is there, and may not stay without a request."""
         super().connection_made(transport)
+        self._unsent = UnsentWatch(self.loop, transport, self._streams)
         self._head_timer = self.loop.call_later(HEAD_TIMEOUT, self._give_up)
 
     def connection_lost(self, exc: Exception | None) -> None:
@@ -50,6 +66,8 @@ class BoundedConnection(HttpToolsProtocol):
         self._end_head()
         if self._linger_timer is not None:
             self._linger_timer.cancel()
+        if self._unsent is not None:
+            self._unsent.end()
         super().connection_lost(exc)
 
     def on_message_begin(self) -> None:
@@ -67,12 +85,15 @@ class BoundedConnection(HttpToolsProtocol):
         self._end_head()
         self._refuse_two_readings()
         super().on_headers_complete()
+        if self._answered is None or self._answered.response_complete:
+            self._answered = self.cycle
         self._keeps_alive = self.cycle.keep_alive
         self.cycle.keep_alive = False
         self.cycle.transport = self._unread  # type: ignore[assignment]  # all that a cycle uses of one
 
     def on_message_complete(self) -> None:
         """The request is here in whole."""
+        self._request_ended = True
         if self.parser.should_upgrade():
             return
         cycle = self.cycle
@@ -81,24 +102,31 @@ class BoundedConnection(HttpToolsProtocol):
             cycle.keep_alive = self._keeps_alive
         super().on_message_complete()
 
+    def on_response_complete(self) -> None:
+        """The next request that has come in, if there is one, is begun with."""
+        if self.pipeline:
+            self._answered = self.pipeline[-1][0]
+        super().on_response_complete()
+
     def data_received(self, data: bytes) -> None:
         """Counted afterwards, when it is known whether the head has ended within it."""
-        if self._linger_timer is not None:
+        if self._refused or self._linger_timer is not None:
             return
         if self._head_timer is None and self.cycle is not None and self.cycle.response_complete:
             # Of a next request. Line breaks before it are none of it for the parser, which says nothing of them.
             self._head_timer = self.loop.call_later(HEAD_TIMEOUT, self._give_up)
         self._unset_keepalive_if_required()
+        self._request_ended = False
         try:
             self._feed(data)
         except httptools.HttpParserError as error:
             self.logger.warning("no HTTP, connection closed reason=%s", error.__context__ or error)
-            self.send_400_response("Invalid HTTP request received.")
-        if self._head_timer is not None and not self.transport.is_closing():
+            self._refuse(_NO_HTTP)
+            return
+        if self._head_timer is not None and not self._request_ended:
             self._head_bytes += len(data)
             if self._head_bytes > MAX_HEAD_BYTES:
-                self.transport.write(_TOO_LARGE)
-                self.transport.close()
+                self._refuse(_TOO_LARGE)
 
     def shutdown(self) -> None:
         """The server leaves."""
@@ -110,6 +138,36 @@ class BoundedConnection(HttpToolsProtocol):
         self._linger_timer = self.loop.call_later(LINGER, self.transport.close)
         if self.transport.can_write_eof():
             self.transport.write_eof()
+
+    def give_up_closed(self) -> None:
+        """Whoever has had the time to read his last answer, and did not, is not waited for."""
+        if self.transport.is_closing():
+            self.transport.abort()
+
+    def _streams(self) -> bool:
+        cycle = self._answered
+        return cycle is not None and bool(cycle.chunked_encoding) and not cycle.response_complete
+
+    def _refuse(self, answer: bytes) -> None:
+        """Parse no more. Requests that came in whole before are answered first, and then no other bytes are sent."""
+        self._refused = True
+        self._end_head()
+        last, answered = self.cycle, self._answered
+        if answered is None or answered.response_complete:
+            self._linger_with(answer)
+        elif last is answered and last.more_body and not last.response_started:
+            # It is in the body of the request that waits for it.
+            last.disconnected = True
+            last.message_event.set()
+            self._linger_with(answer)
+        else:
+            last.keep_alive = False
+            last.transport = self._unread  # type: ignore[assignment]  # all that a cycle uses of one
+
+    def _linger_with(self, answer: bytes) -> None:
+        if not self.transport.is_closing():
+            self.transport.write(answer)
+            self.linger()
 
     def _feed(self, data: bytes) -> None:
         """Parse it. A wish to change to another protocol is passed over, as a server may.

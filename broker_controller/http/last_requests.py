@@ -6,7 +6,7 @@ Used by `server`. A load balancer that goes by refused connections alone then lo
 import asyncio
 import socket
 import time
-from collections.abc import Iterable, Set
+from collections.abc import Callable, Iterable, Set
 from typing import Any, Protocol
 
 LINGER = 1.0
@@ -30,17 +30,22 @@ def accept_waiting(listeners: Iterable[socket.socket]) -> list[socket.socket]:
         while True:
             try:
                 connection, _ = listener.accept()
-            except (BlockingIOError, InterruptedError, ConnectionAbortedError):
-                break
+            except (ConnectionAbortedError, InterruptedError):
+                continue  # this one has left; there may be others
+            except OSError:
+                break  # there is none, or no more files may be open
             connection.setblocking(False)
             accepted.append(connection)
     return accepted
 
 
-async def let_them_ask(connections: Set[Connection]) -> None:
-    """Until no connection is idle any more, `LINGER` at most. Each answer of that time is its connection's last."""
+async def let_them_ask(connections: Set[Connection], hurried: Callable[[], bool]) -> None:
+    """Until no connection is idle any more or it is `hurried`, `LINGER` at most.
+
+    Each answer of that time is its connection's last.
+    """
     deadline = time.monotonic() + LINGER
-    while time.monotonic() < deadline:
+    while time.monotonic() < deadline and not hurried():
         idle = False
         for connection in list(connections):
             if connection.cycle is None or connection.cycle.response_complete:

@@ -18,7 +18,7 @@ from starlette.types import ASGIApp
 
 from broker_controller.gateway import Gateway
 from broker_controller.http.connection import BoundedConnection
-from broker_controller.http.last_requests import Connection, accept_waiting, let_them_ask
+from broker_controller.http.last_requests import LINGER, Connection, accept_waiting, let_them_ask
 
 _log = logging.getLogger(__name__)
 
@@ -127,6 +127,8 @@ class Server(uvicorn.Server):
         super().__init__(config)
         self._gateway = gateway
         self._drain_timeout = drain_timeout
+        self._handshakes: list[asyncio.Task[None]] = []
+        """With those who had connected when the port closed, and were not accepted yet."""
 
     def leave(self) -> None:
         """Stop serving, in order; asked for a second time, at once."""
@@ -134,6 +136,8 @@ class Server(uvicorn.Server):
             _log.warning("leaving at once")
             self._end_streams()
             self.force_exit = True
+            for task in self._handshakes:
+                task.cancel()
             # What is cut off now would be told with the traceback of its cancellation.
             logging.getLogger("uvicorn.error").setLevel(logging.CRITICAL)
         else:
@@ -162,7 +166,8 @@ class Server(uvicorn.Server):
         timer = asyncio.get_running_loop().call_later(self._drain_timeout, self._end_streams)
         try:
             await self._close_port(sockets or [])
-            await let_them_ask(cast("set[Connection]", self.server_state.connections))
+            connections = cast("set[Connection]", self.server_state.connections)
+            await let_them_ask(connections, hurried=lambda: self.force_exit)
             self._gateway.door.refuse()
             await super().shutdown(sockets)
         finally:
@@ -174,10 +179,19 @@ class Server(uvicorn.Server):
             server.close()
         for one in sockets:
             one.close()
-        loop = asyncio.get_running_loop()
-        for connection in waiting:
-            with suppress(OSError):  # it has left meanwhile
-                await loop.connect_accepted_socket(self._new_connection, connection, ssl=self.config.ssl)
+        self._handshakes = [asyncio.create_task(self._welcome(connection)) for connection in waiting]
+        if not self._handshakes:
+            return
+        _, late = await asyncio.wait(self._handshakes, timeout=LINGER)
+        for task in late:
+            task.cancel()
+        # Whatever became of one of them, the others are served, and it leaves.
+        await asyncio.gather(*self._handshakes, return_exceptions=True)
+
+    async def _welcome(self, connection: socket.socket) -> None:
+        with suppress(OSError):  # it has left meanwhile, or what it says is no TLS
+            loop = asyncio.get_running_loop()
+            await loop.connect_accepted_socket(self._new_connection, connection, ssl=self.config.ssl)
 
     def _new_connection(self) -> BoundedConnection:
         return BoundedConnection(
@@ -189,3 +203,5 @@ class Server(uvicorn.Server):
         _log.warning("answers cut off, the time to drain is up streams=%d", len(streams))
         for stream in streams:
             self._gateway.shut_down(stream)
+        for connection in list(self.server_state.connections):
+            cast("BoundedConnection", connection).give_up_closed()

@@ -3,6 +3,7 @@
 import contextlib
 import itertools
 import json
+import resource
 import socket
 import subprocess
 import threading
@@ -44,6 +45,17 @@ def test_it_serves_without_a_broker_says_why_it_is_not_ready_and_comes_to_be(
     assert int(answer.headers["retry-after"]) > 0
     process.terminate()
     assert process.wait() == 0
+
+
+def test_it_takes_as_many_clients_as_the_system_allows(
+    processes: Processes, free_port: Callable[[], int], request: pytest.FixtureRequest
+) -> None:
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    request.addfinalizer(lambda: resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard)))
+    resource.setrlimit(resource.RLIMIT_NOFILE, (512, hard))
+    process = processes.start("broker-controller", "--port", str(free_port()), "--broker-url", "amqp://localhost:1/")
+    process.wait_for_output("serving url=")
+    assert resource.prlimit(process.pid, resource.RLIMIT_NOFILE)[0] == hard
 
 
 def test_a_port_that_is_taken_is_told_in_one_sentence(processes: Processes, fleet: Fleet) -> None:

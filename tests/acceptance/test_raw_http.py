@@ -2,10 +2,8 @@
 
 import itertools
 import re
-import resource
 import socket
 import struct
-from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
 
@@ -112,15 +110,6 @@ def test_nonsense_is_refused_or_closed_and_leaves_nothing_open(controller: Runni
     assert serves(controller)
     eventually_sync(lambda: descriptors(controller) <= before)
     assert "Traceback" not in controller.process.output()
-
-
-@pytest.fixture
-def many_files() -> Iterator[None]:
-    """This process and those that it starts may have a thousand connections."""
-    limits = soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, min(4096, hard)), hard))
-    yield
-    resource.setrlimit(resource.RLIMIT_NOFILE, limits)
 
 
 def test_what_can_be_read_in_two_ways_is_refused_and_nothing_after_it_is_read(controller: RunningController) -> None:

@@ -2,6 +2,8 @@
 
 import asyncio
 
+import pytest
+
 from tests.faults.conftest import Record
 from tests.faults.history import Exchange, Verdict, judge
 from tests.faults.memory import FLAT, resident_bytes
@@ -17,6 +19,7 @@ IN_ORDER = 3.0
 """Seconds between two requests after which the later one does not begin first, whatever way each of them takes."""
 
 
+@pytest.mark.usefixtures("many_files")
 async def test_two_thousand_at_once(scene: Scene, record: Record) -> None:
     limit = 500
     bounds = ("--queue-limit", str(limit))

@@ -143,6 +143,23 @@ async def test_a_body_that_comes_late_leaves_the_connection_open(connect: Connec
         assert b"connection: close" not in answer
 
 
+async def test_a_head_that_is_too_large_is_told_to_a_client_that_still_sends(connect: Connect) -> None:
+    reader, writer = await connect()
+    writer.write(REQUEST[:-2])
+    for _ in range(30):
+        writer.write(b"X-A: " + b"a" * 10_000 + b"\r\n")
+        await asyncio.wait_for(writer.drain(), WITHIN)
+    assert (await all_of(reader)).startswith(b"HTTP/1.1 431 ")
+
+
+async def test_what_is_no_http_is_told_to_a_client_that_still_sends(connect: Connect) -> None:
+    reader, writer = await connect()
+    for _ in range(30):
+        writer.write(b"\0" * 100_000)
+        await asyncio.wait_for(writer.drain(), WITHIN)
+    assert (await all_of(reader)).startswith(b"HTTP/1.1 400 ")
+
+
 async def test_a_server_that_leaves_closes_after_the_answer(connect: Connect, state: ServerState) -> None:
     reader, writer = await connect()
     writer.write(POST + b"Content-Length: 2\r\n\r\n")
