@@ -193,18 +193,24 @@ class Gateway:
     def on_worker_gone(self, instance: str, *, in_order: bool) -> None:
         """A worker's connection closed; `in_order` when it said goodbye."""
         watched = self.watched()
-        for stream in self._streams_at(instance):
+
+        def tell(stream: GenerationStream) -> None:
             self.carry_out(stream, stream.life.on_obituary(instance, watched, in_order=in_order))
             if stream.life.is_without_worker:
                 stream.notice()
 
+        self._for_each(self._streams_at(instance), tell)
+
     def on_announce(self, instance: str, made_queues: frozenset[str]) -> None:
         """A worker announced itself; `made_queues` are the models whose queue it had to make."""
         self._orders.on_announce(instance)
-        # A queue that was made anew concerns everybody who waits, wherever they have been.
-        for stream in list(self.streams.values()) if made_queues else self._streams_at(instance):
+
+        def tell(stream: GenerationStream) -> None:
             self.carry_out(stream, stream.life.on_announce(instance, stream.model in made_queues))
             self._slow_readers.repeat(stream)
+
+        # A queue that was made anew concerns everybody who waits, wherever they have been.
+        self._for_each(self.streams.values() if made_queues else self._streams_at(instance), tell)
 
     # --- tasks
 
@@ -266,7 +272,7 @@ class Gateway:
         life = stream.life
         # A LOST one needs nothing here: after the reconnect every request that waits is sent again.
         if outcome is Outcome.CONFIRMED:
-            life.accepted = True
+            life.on_confirmed(attempt)
         if outcome not in (Outcome.RETURNED, Outcome.NACKED):
             return
         if outcome is Outcome.RETURNED:

@@ -14,14 +14,11 @@ from broker_controller import endings
 from broker_controller.assembler import Assembler
 from broker_controller.contact import Contact, Presence
 from broker_controller.decisions import Action, Broadcast, GiveUp, Limits, Place, Publish, Stage, Tell
-from broker_controller.errors import ServiceError, Subject
+from broker_controller.errors import RETRY_AFTER, ServiceError, Subject
 from broker_controller.patience import Due, Patience
 from broker_controller.stage_words import progress, where
 from broker_controller.suspicion import Suspicion
 from broker_wire.messages import Ask, Cancel, Failed, FailureKind, Go, Resend, ResumeMode, Started, Stop
-
-RETRY_AFTER = 5.0
-"""Seconds that a client whom a full queue refused is told to wait."""
 
 
 class RequestLife:
@@ -96,15 +93,22 @@ class RequestLife:
     def on_returned(self, attempt: int, watched: float = 0.0, *, is_served: bool = False) -> list[Action]:
         """No queue was bound: nobody serves the model, or the chosen worker's queue is gone.
 
-        `is_served`: somebody says that he serves it. Then the queue was deleted, or is not there yet, and will be.
+        `is_served`: somebody says that he serves it. Then the queue was deleted, or is not there yet, or its node of
+        the cluster is down: it will be there again, and `sweep` tries again until then.
         """
         if self.stage is not Stage.WAITING or attempt != self.attempt:
             return []
         if self.place in (Place.OWN, Place.RESUME):
             return self._send_again(Place.MODEL)
-        if self._patience.on_returned(watched, is_served=is_served):
+        if self._patience.on_returned(self.place, watched, is_served=is_served):
             return []
         return self._give_up(endings.no_queue(self.subject, self.place, self.target, has_begun=self._has_begun))
+
+    def on_confirmed(self, attempt: int) -> None:
+        """A queue took it."""
+        self.accepted = True
+        if attempt == self.attempt:
+            self._patience.on_taken()
 
     def on_nacked(self, attempt: int, retry_after: float = RETRY_AFTER) -> list[Action]:
         """The queue is at its bound. What was accepted once is not refused later: `sweep` tries again.

@@ -88,13 +88,30 @@ def test_an_unroutable_request_says_that_no_worker_serves_the_model() -> None:
     assert life.stage is Stage.OVER
 
 
-def test_a_queue_that_is_not_there_although_the_model_is_served_is_tried_again_for_the_grace_time() -> None:
+def test_a_queue_that_is_not_there_although_the_model_is_served_is_tried_again_until_the_deadline() -> None:
     life = new_life(grace=5.0)
     assert life.on_returned(1, NOW, is_served=True) == []
-    assert life.sweep(NOW + 1, NOW + 1, has_worker=True) == [Publish(Place.MODEL, 1, ask_first=False)]
-    assert life.on_returned(1, NOW + 1, is_served=True) == []
-    life.sweep(NOW + 2, NOW + 2, has_worker=True)
-    assert isinstance(error_of(life.on_returned(1, NOW + 6, is_served=True)), ModelNotFoundError)
+    for after in (1, 7, 20, 50):
+        at = NOW + after
+        assert life.sweep(at, at, has_worker=True) == [Publish(Place.MODEL, 1, ask_first=False)]
+        assert life.on_returned(1, at, is_served=True) == []
+    assert isinstance(error_of(life.sweep(NOW + 61, NOW + 61, has_worker=True)), DeadlineError)
+
+
+def test_a_queue_that_is_not_there_when_nobody_serves_the_model_any_more_is_not_waited_for() -> None:
+    life = new_life()
+    assert life.on_returned(1, NOW, is_served=True) == []
+    life.sweep(NOW + 1, NOW + 1, has_worker=True)
+    assert isinstance(error_of(life.on_returned(1, NOW + 1, is_served=False)), ModelNotFoundError)
+
+
+def test_a_pinned_request_that_was_taken_after_a_return_is_not_blamed_for_that_later() -> None:
+    life = new_life(Place.PINNED, grace=5.0)
+    assert life.on_returned(1, NOW, is_served=True) == []
+    life.on_confirmed(1)
+    assert life.accepted
+    life.on_reconnect(NOW + 60)
+    assert life.on_returned(2, NOW + 60, is_served=True) == []
 
 
 def test_a_moving_stream_that_nobody_can_take_ends_as_a_lost_worker() -> None:
