@@ -34,6 +34,7 @@ from broker_controller.waiting_line import WaitingLine, shown
 from broker_controller.watched_clock import WatchedClock
 from broker_controller.whereabouts import Whereabouts
 from broker_wire.amqp.channel import Outcome
+from broker_wire.messages import Started
 
 _log = logging.getLogger(__name__)
 
@@ -184,6 +185,14 @@ class Gateway:
         """Whether this controller gave the number to a request, which may be over."""
         return 0 < number <= self._latest
 
+    def on_started(self, stream: GenerationStream, frame: Started, now: float, watched: float) -> None:
+        """A worker has started it; `now` is of the deadlines' clock."""
+        life = stream.life
+        self.carry_out(stream, life.on_started(frame, now, watched))
+        if life.instance == frame.instance and not life.stale(frame.attempt):
+            # It may have waited for that since we let it, and forgotten what it was told in the meantime.
+            self._slow_readers.on_start(stream)
+
     def complete(self, stream: GenerationStream) -> None:
         """The last frame came."""
         self._finished += 1
@@ -310,7 +319,7 @@ class Gateway:
             return
         if life.moves:
             stream.notice()
-        self._slow_readers.on_other_worker(stream)
+        self._slow_readers.on_start(stream)
 
     def _cancel(self, stream: GenerationStream) -> None:
         life = stream.life
