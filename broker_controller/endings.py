@@ -68,8 +68,8 @@ def failed(subject: Subject, worker: str, frame: Failed) -> ServiceError:
 
 def died_too_often(subject: Subject, worker: str, frame: Failed, deaths: int) -> ServiceError:
     """The worker said that what is behind it died, as that of others had before: `deaths` in all."""
-    text = f"worker {worker!r} says: {frame.message}; what ran this answer has died {deaths} times, and it is not tried again"
-    return WorkerLostError(text, subject=subject)
+    what = f"what ran this answer has died {deaths} times, and it is not tried again"
+    return WorkerLostError(f"worker {worker!r} says: {frame.message}; {what}", subject=subject)
 
 
 def poison(subject: Subject, workers: tuple[str, ...]) -> ServiceError:

@@ -183,7 +183,7 @@ class RequestLife:
                 return self._give_up(endings.failed(self.subject, self.worker, frame))
 
     def _on_upstream_death(self, frame: Failed) -> list[Action]:
-        """It may be this request that kills what workers have behind them; that runs others, too, so nobody can tell."""
+        """It may be this request that kills what workers have behind them; that runs others, too: nobody can tell."""
         self._upstream_deaths += 1
         if self._upstream_deaths >= self._limits.max_kills:
             return self._give_up(endings.died_too_often(self.subject, self.worker, frame, self._upstream_deaths))
