@@ -244,9 +244,9 @@ def test_a_worker_that_is_back_before_its_copy_was_taken_goes_on(whose: str) -> 
     assert (life.instance, life.attempt) == ("i1", 1)
 
 
-def back_and_asked_for(**limits: float) -> RequestLife:
+def back_and_asked_for() -> RequestLife:
     """Its worker was lost for a moment, and now another one has a copy."""
-    life = running_life(text="ab", **limits)
+    life = running_life(text="ab", hold=2.0)
     life.on_reconnect(NOW)
     life.on_announce("i1", made_model_queue=False)
     life.note_progress(NOW + 9)
@@ -263,7 +263,7 @@ def test_the_copy_of_a_worker_that_was_back_goes_on_at_once_when_the_obituary_co
 
 
 def test_the_copy_of_a_worker_that_was_back_and_says_nothing_waits_for_the_holds_time() -> None:
-    life = back_and_asked_for(hold=2.0)
+    life = back_and_asked_for()
     assert life.on_ask(ask("i2"), NOW + 10, NOW + 10) == []
     assert life.sweep(NOW + 10.9, NOW + 10.9, has_worker=True) == []
     assert the_go(life.sweep(NOW + 11.1, NOW + 11.1, has_worker=True)).next_seq == 2
