@@ -23,7 +23,7 @@ from broker_controller.old_worker import (
     UnreachableError,
 )
 from broker_controller.text_guard import PromptStripper, Shown, TextGuard, find_stop
-from workers_shim import Chunk, Request, RequestError, Unavailable, Usage
+from workers_shim import Chunk, Lost, Request, RequestError, Unavailable, Usage
 
 _log = logging.getLogger(__name__)
 
@@ -48,8 +48,8 @@ class BridgeEngine:
     async def generate(self, request: Request) -> AsyncIterator[str | Chunk]:
         """One answer.
 
-        Raises: RequestError; Unavailable, when the worker never heard of the request, or died in the middle of its
-            answer; OldWorkerError.
+        Raises: RequestError; Unavailable, when the worker never heard of the request; Lost, when it died in the middle
+            of its answer; OldWorkerError.
         """
         has_begun = bool(request.resume_text)
         try:
@@ -76,7 +76,7 @@ class BridgeEngine:
             if not has_begun:
                 # It may be what this request does to a worker: that is not for every worker to find out.
                 raise
-            raise Unavailable(str(error)) from error
+            raise Lost(str(error)) from error
         except RefusedError as error:
             raise RequestError(str(error)) from error
         if stripper.leaves_prompt_out:

@@ -32,9 +32,11 @@ class Limits(Struct, frozen=True):
         first_token, between_tokens: a running stream without progress for so long is moved to another worker.
         first_token_of, between_tokens_of: the same for models that have their own; `for_model` puts them in place.
         grace: how long a lost worker's stream waits for its redelivery, or for the worker, before it is sent anew.
-        hold: after our own reconnect a copy waits so long for the worker that had the stream before.
+        hold: a copy waits so long for a sign of life of the worker that has the stream, where that may be alive: after
+            our own reconnect, or when it was lost and came back.
         worker_wait: how long a request waits for a model whose workers have all left.
-        max_kills: workers that may die under a request, and it alone, before it ends.
+        max_kills: workers that may die under a request, and it alone, before it ends; also of what workers have behind
+            them, which may run others at the same time.
         max_moves: times that a stream may move for any other reason.
         max_engine_retries: times that an engine's error is tried again, while the client has nothing.
     """

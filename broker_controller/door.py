@@ -3,12 +3,9 @@
 Asked by `gateway` for each request and by `/readyz`; the HTTP server says when the process is about to leave.
 """
 
-from broker_controller.errors import BrokerUnavailableError, ShuttingDownError
+from broker_controller.errors import RETRY_AFTER, BrokerUnavailableError, ShuttingDownError
 from broker_controller.inflight_bytes import InflightBytes
 from broker_controller.links import Links
-
-RETRY_AFTER = 5.0
-"""Seconds that a client is told to wait while the broker cannot be used."""
 
 
 class Door:

@@ -22,6 +22,7 @@ from broker_wire.messages import Failed, FailureKind, ResumeMode
 _OF_FAILURE: dict[FailureKind, type[ServiceError]] = {
     FailureKind.REQUEST: EngineRefusedError,
     FailureKind.ENGINE: EngineError,
+    FailureKind.LOST: WorkerLostError,
     FailureKind.DIVERGED: WorkerLostError,
     FailureKind.NOT_RESUMABLE: WorkerLostError,
     FailureKind.DEADLINE: DeadlineError,
@@ -63,6 +64,12 @@ def time_up(subject: Subject, seconds: float) -> ServiceError:
 def failed(subject: Subject, worker: str, frame: Failed) -> ServiceError:
     """The worker said so in its last frame, which is not `NOT_SERVED`: that ends no request."""
     return _OF_FAILURE[frame.kind](f"worker {worker!r} says: {frame.message}", subject=subject)
+
+
+def died_too_often(subject: Subject, worker: str, frame: Failed, deaths: int) -> ServiceError:
+    """The worker said that what is behind it died, as that of others had before: `deaths` in all."""
+    what = f"what ran this answer has died {deaths} times, and it is not tried again"
+    return WorkerLostError(f"worker {worker!r} says: {frame.message}; {what}", subject=subject)
 
 
 def poison(subject: Subject, workers: tuple[str, ...]) -> ServiceError:

@@ -32,6 +32,8 @@ from msgspec import Struct
 
 NOT_QUEUED = "before it was queued"
 """The stage of a request that was refused at the door."""
+RETRY_AFTER = 5.0
+"""Seconds that a client is told to wait for what nobody can foresee: the end of an alarm, or of a rush."""
 DEFAULT_RETRY_AFTER = 1.0
 """Seconds, where an error that says when to try again does not know."""
 

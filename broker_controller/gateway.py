@@ -34,6 +34,7 @@ from broker_controller.waiting_line import WaitingLine, shown
 from broker_controller.watched_clock import WatchedClock
 from broker_controller.whereabouts import Whereabouts
 from broker_wire.amqp.channel import Outcome
+from broker_wire.messages import Started
 
 _log = logging.getLogger(__name__)
 
@@ -184,6 +185,14 @@ class Gateway:
         """Whether this controller gave the number to a request, which may be over."""
         return 0 < number <= self._latest
 
+    def on_started(self, stream: GenerationStream, frame: Started, now: float, watched: float) -> None:
+        """A worker has started it; `now` is of the deadlines' clock."""
+        life = stream.life
+        self.carry_out(stream, life.on_started(frame, now, watched))
+        if life.instance == frame.instance and not life.stale(frame.attempt):
+            # It may have waited for that since we let it, and forgotten what it was told in the meantime.
+            self._slow_readers.on_start(stream)
+
     def complete(self, stream: GenerationStream) -> None:
         """The last frame came."""
         self._finished += 1
@@ -193,18 +202,24 @@ class Gateway:
     def on_worker_gone(self, instance: str, *, in_order: bool) -> None:
         """A worker's connection closed; `in_order` when it said goodbye."""
         watched = self.watched()
-        for stream in self._streams_at(instance):
+
+        def tell(stream: GenerationStream) -> None:
             self.carry_out(stream, stream.life.on_obituary(instance, watched, in_order=in_order))
             if stream.life.is_without_worker:
                 stream.notice()
 
+        self._for_each(self._streams_at(instance), tell)
+
     def on_announce(self, instance: str, made_queues: frozenset[str]) -> None:
         """A worker announced itself; `made_queues` are the models whose queue it had to make."""
         self._orders.on_announce(instance)
-        # A queue that was made anew concerns everybody who waits, wherever they have been.
-        for stream in list(self.streams.values()) if made_queues else self._streams_at(instance):
+
+        def tell(stream: GenerationStream) -> None:
             self.carry_out(stream, stream.life.on_announce(instance, stream.model in made_queues))
             self._slow_readers.repeat(stream)
+
+        # A queue that was made anew concerns everybody who waits, wherever they have been.
+        self._for_each(self.streams.values() if made_queues else self._streams_at(instance), tell)
 
     # --- tasks
 
@@ -266,7 +281,7 @@ class Gateway:
         life = stream.life
         # A LOST one needs nothing here: after the reconnect every request that waits is sent again.
         if outcome is Outcome.CONFIRMED:
-            life.accepted = True
+            life.on_confirmed(attempt)
         if outcome not in (Outcome.RETURNED, Outcome.NACKED):
             return
         if outcome is Outcome.RETURNED:
@@ -304,7 +319,7 @@ class Gateway:
             return
         if life.moves:
             stream.notice()
-        self._slow_readers.on_other_worker(stream)
+        self._slow_readers.on_start(stream)
 
     def _cancel(self, stream: GenerationStream) -> None:
         life = stream.life

@@ -8,13 +8,11 @@ the HTTP surfaces of bodies.
 import contextlib
 from collections.abc import Callable, Iterator
 
-from broker_controller.errors import OverloadedError
+from broker_controller.errors import RETRY_AFTER, OverloadedError
 from broker_controller.streams import GenerationStream
 
 SMALL_BODY = 64 * 1024
 """Bytes that are read of any body, however much is held: heartbeats are no load."""
-RETRY_AFTER = 5.0
-"""Seconds that a client is told to wait while the bound is reached."""
 
 
 class InflightBytes:

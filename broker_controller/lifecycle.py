@@ -14,14 +14,11 @@ from broker_controller import endings
 from broker_controller.assembler import Assembler
 from broker_controller.contact import Contact, Presence
 from broker_controller.decisions import Action, Broadcast, GiveUp, Limits, Place, Publish, Stage, Tell
-from broker_controller.errors import ServiceError, Subject
+from broker_controller.errors import RETRY_AFTER, ServiceError, Subject
 from broker_controller.patience import Due, Patience
 from broker_controller.stage_words import progress, where
 from broker_controller.suspicion import Suspicion
-from broker_wire.messages import Ask, Cancel, Failed, FailureKind, Go, Resend, ResumeMode, Started, Stop
-
-RETRY_AFTER = 5.0
-"""Seconds that a client whom a full queue refused is told to wait."""
+from broker_wire.messages import Ask, Cancel, Failed, FailureKind, Go, Introduce, Resend, ResumeMode, Started, Stop
 
 
 class RequestLife:
@@ -69,6 +66,7 @@ class RequestLife:
         """The last time, where it was not by a redelivery."""
         self._strikes = 0
         self._engine_retries = 0
+        self._upstream_deaths = 0
         self._suspicion = Suspicion(limits.max_kills)
         self._limits = limits
         self._patience = Patience(limits)
@@ -96,15 +94,22 @@ class RequestLife:
     def on_returned(self, attempt: int, watched: float = 0.0, *, is_served: bool = False) -> list[Action]:
         """No queue was bound: nobody serves the model, or the chosen worker's queue is gone.
 
-        `is_served`: somebody says that he serves it. Then the queue was deleted, or is not there yet, and will be.
+        `is_served`: somebody says that he serves it. Then the queue was deleted, or is not there yet, or its node of
+        the cluster is down: it will be there again, and `sweep` tries again until then.
         """
         if self.stage is not Stage.WAITING or attempt != self.attempt:
             return []
         if self.place in (Place.OWN, Place.RESUME):
             return self._send_again(Place.MODEL)
-        if self._patience.on_returned(watched, is_served=is_served):
+        if self._patience.on_returned(self.place, watched, is_served=is_served):
             return []
         return self._give_up(endings.no_queue(self.subject, self.place, self.target, has_begun=self._has_begun))
+
+    def on_confirmed(self, attempt: int) -> None:
+        """A queue took it."""
+        self.accepted = True
+        if attempt == self.attempt:
+            self._patience.on_taken()
 
     def on_nacked(self, attempt: int, retry_after: float = RETRY_AFTER) -> list[Action]:
         """The queue is at its bound. What was accepted once is not refused later: `sweep` tries again.
@@ -134,13 +139,20 @@ class RequestLife:
         if self.stage is Stage.OVER:
             return [self._stop(frame.instance, frame.attempt)]
         if self.stage is Stage.RUNNING:
-            is_back = self._contact.presence is Presence.BACK
-            if frame.attempt != self.copy or (is_back and frame.instance != self.instance):
+            if frame.attempt != self.copy:
                 return [self._stop(frame.instance, frame.attempt)]
-            if now < self._hold_until and frame.instance != self.instance:
+            if frame.instance != self.instance and self._contact.presence is Presence.BACK:
+                return self._doubt(frame, now)
+            if frame.instance != self.instance and now < self._hold_until:
                 self._held = frame
                 return []
         return self._hand_over(frame, now, watched)
+
+    def _doubt(self, ask: Ask, now: float) -> list[Action]:
+        """A copy, and the worker was back when it last spoke: it may have died since, and this be the first to tell."""
+        self._contact.on_copy_elsewhere()
+        self._held, self._hold_until = ask, now + self._limits.hold
+        return [Tell(self.instance, Introduce(self.controller))]
 
     def on_gone(self, attempt: int, instance: str) -> list[Action]:
         """The worker that should run it does not hold it."""
@@ -162,11 +174,20 @@ class RequestLife:
         match frame.kind:
             case FailureKind.NOT_SERVED:
                 return self._move(frame.message)
+            case FailureKind.LOST:
+                return self._on_upstream_death(frame)
             case FailureKind.ENGINE if self._may_retry_engine():
                 self._engine_retries += 1
                 return self._move(f"its engine said: {frame.message}", counts=False)
             case _:
                 return self._give_up(endings.failed(self.subject, self.worker, frame))
+
+    def _on_upstream_death(self, frame: Failed) -> list[Action]:
+        """It may be this request that kills what workers have behind them; that runs others, too: nobody can tell."""
+        self._upstream_deaths += 1
+        if self._upstream_deaths >= self._limits.max_kills:
+            return self._give_up(endings.died_too_often(self.subject, self.worker, frame, self._upstream_deaths))
+        return self._move(frame.message, counts=False)
 
     def _may_retry_engine(self) -> bool:
         """Nothing was sent, so that nobody can tell; what is for one worker would meet the same engine."""
@@ -205,7 +226,10 @@ class RequestLife:
             return []
         if self.stage is Stage.RUNNING and instance == self.instance:
             self._contact.on_obituary(watched, in_order=in_order)
-            return []
+            if self._held is None or in_order:
+                return []
+            # The time now is asked for by a first start alone.
+            return self._hand_over(self._held, watched, watched)
         if not in_order and self._suspicion.on_obituary(instance, watched):
             return self._end_as_poison()
         return []
@@ -217,6 +241,7 @@ class RequestLife:
             return self._send_again(self.place) if made_model_queue else []
         if self.stage is Stage.RUNNING and instance == self.instance:
             self._contact.on_announce()
+            self._hold_until = 0.0
             return [self.missing(), *self._stop_held()]
         return []
 
@@ -380,7 +405,7 @@ class RequestLife:
         if running:
             return [self._stop(self.instance, self.attempt), *self._stop_held()]
         remembered = max(1.0, self.deadline - self.submitted_at)
-        return [Broadcast(Cancel(self.controller, self.stream, remembered))]
+        return [*self._stop_held(), Broadcast(Cancel(self.controller, self.stream, remembered))]
 
     def _stop_held(self) -> list[Action]:
         held, self._held = self._held, None

@@ -15,6 +15,8 @@ Who takes one says so at once; but a frozen worker consumes as before, and what 
 to miss its heartbeats. A worker's own queue delivers at once or hands on to the model's; but what is dead-lettered to a
 full queue is dropped, and nobody is told. Of the model's queue it was read that it is empty. In the queue of streams
 that move one may have to wait for a slot: there it is twice as long each time."""
+MAX_PAUSE = 5.0
+"""Seconds, at most, between two tries while the queue is missing of a model that is served."""
 
 
 class Due(Enum):
@@ -36,6 +38,7 @@ class Patience:
         self._limits = limits
         self._is_refused = False
         self._returned_since: float | None = None
+        self._again_at = 0.0
         self._without_worker_since: float | None = None
         self._taken_since: float | None = None
         """As far as can be known, somebody has taken it."""
@@ -50,12 +53,22 @@ class Patience:
         """No queue took it, and that will pass: the next `look` says so."""
         self._is_refused = True
 
-    def on_returned(self, watched: float, *, is_served: bool) -> bool:
-        """No queue was bound. True: somebody says that he serves it, so it will pass; for the time of grace at most."""
+    def on_returned(self, place: Place, watched: float, *, is_served: bool) -> bool:
+        """No queue was bound. True: somebody says that he serves it, so it will pass, however long that takes.
+
+        A pinned one waits for the time of grace at most, as for its worker.
+        """
         if self._returned_since is None:
             self._returned_since = watched
-        self._is_refused = is_served and watched - self._returned_since < self._limits.grace
+        missing_for = watched - self._returned_since
+        self._is_refused = is_served and (place is not Place.PINNED or missing_for < self._limits.grace)
+        # What is missing for long is asked for less often: it may be the body of each of thousands that is sent again.
+        self._again_at = watched + min(MAX_PAUSE, missing_for)
         return self._is_refused
+
+    def on_taken(self) -> None:
+        """A queue has it. If that one goes, too, this is another wait."""
+        self._returned_since = None
 
     def for_worker(self, place: Place) -> float:
         """Seconds that it waits while nobody is there who could take it; of a pinned one, while its worker is away."""
@@ -75,7 +88,7 @@ class Patience:
             return Due.END if is_over else Due.NOTHING
         self._without_worker_since = None
         if self._is_refused:
-            return Due.SAME_AGAIN
+            return Due.SAME_AGAIN if watched >= self._again_at else Due.NOTHING
         if place is Place.PINNED or (place is Place.MODEL and not is_queue_empty):
             self._taken_since = None
             return Due.NOTHING

@@ -90,7 +90,7 @@ class ReplyReader:
         match frame:
             case Started():
                 self._registry.note_started(frame.worker, (life.controller, frame.stream))
-                self._gateway.carry_out(stream, life.on_started(frame, self._clock(), watched))
+                self._gateway.on_started(stream, frame, self._clock(), watched)
                 stream.wake()
             case Ask():
                 self._gateway.carry_out(stream, life.on_ask(frame, self._clock(), watched))
@@ -141,7 +141,7 @@ class ReplyReader:
         """A frame of the counting attempt, although nobody said that it has started: that was lost on the way."""
         worker = next((record.name for record in self._registry.workers() if record.instance == instance), instance)
         started = Started(frame.stream, frame.attempt, worker, instance)
-        self._gateway.carry_out(stream, stream.life.on_started(started, self._clock(), watched))
+        self._gateway.on_started(stream, started, self._clock(), watched)
 
     def _on_gap(self, stream: GenerationStream, watched: float) -> None:
         """Ask for what is missing, once; the sweep asks again while it does not come."""

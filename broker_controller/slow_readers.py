@@ -25,8 +25,8 @@ class SlowReaders:
         key = self._links.topology.instance_key(life.instance)
         self._links.send_control(key, kind(self._controller_id, life.stream))
 
-    def on_other_worker(self, stream: GenerationStream) -> None:
-        """The worker that has it now has not heard that its client reads too slowly."""
+    def on_start(self, stream: GenerationStream) -> None:
+        """The worker that has it now, or only now starts it, has not heard that its client reads too slowly."""
         if stream.paused:
             self.set_flow(stream, False)
 

@@ -3,7 +3,7 @@
 It installs and runs without an HTTP server. `examples/ten_lines.py` shows all that most workers need.
 """
 
-from workers_shim.request import Cancelled, Chunk, Request, RequestError, Unavailable, Usage
+from workers_shim.request import Cancelled, Chunk, Lost, Request, RequestError, Unavailable, Usage
 from workers_shim.worker import Worker
 
-__all__ = ["Cancelled", "Chunk", "Request", "RequestError", "Unavailable", "Usage", "Worker"]
+__all__ = ["Cancelled", "Chunk", "Lost", "Request", "RequestError", "Unavailable", "Usage", "Worker"]

@@ -13,7 +13,7 @@ import msgspec
 
 from broker_wire.messages import Generate, Operation, Usage
 
-__all__ = ["Cancelled", "Chunk", "Request", "RequestError", "Unavailable", "Usage", "parse_request"]
+__all__ = ["Cancelled", "Chunk", "Lost", "Request", "RequestError", "Unavailable", "Usage", "parse_request"]
 
 LLAVA_MAX_NEW_TOKENS = 256
 """LLaVA's model worker: `int(params.get("max_new_tokens", 256))`."""
@@ -33,6 +33,10 @@ class RequestError(Exception):
 
 class Unavailable(Exception):  # noqa: N818 - a state of what is behind the engine, not a failure of the request
     """What runs the model cannot be reached from here, and runs nothing of the request: another worker may take it."""
+
+
+class Lost(Exception):  # noqa: N818 - a state, as `Unavailable`
+    """What runs the model died in the middle of the answer: another worker may go on, until several have died so."""
 
 
 class Chunk(msgspec.Struct, frozen=True):

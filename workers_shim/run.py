@@ -18,7 +18,7 @@ from broker_wire.messages import FailureKind, Usage
 from workers_shim.engine_threads import SlotThread
 from workers_shim.interruption import DeadlinePassedError, interruptible, writable
 from workers_shim.replay import Diverged, Replay
-from workers_shim.request import Cancelled, Chunk, RequestError, Unavailable, parse_request
+from workers_shim.request import Cancelled, Chunk, Lost, RequestError, Unavailable, parse_request
 from workers_shim.resumption import NotResumableError, prepare_resume
 from workers_shim.served_model import ServedModel
 from workers_shim.stream import Assignment, OutgoingStream
@@ -248,6 +248,8 @@ class Run:
                 return FailureKind.REQUEST, _sentence(error)
             case Unavailable():
                 return FailureKind.NOT_SERVED, _sentence(error)
+            case Lost():
+                return FailureKind.LOST, _sentence(error)
             case Diverged():
                 return FailureKind.DIVERGED, _sentence(error)
             case NotResumableError():

@@ -91,6 +91,8 @@ class FailureKind(StrEnum):
     """The engine cannot go on from the middle."""
     NOT_SERVED = "not_served"
     """The worker does not serve this model any more."""
+    LOST = "lost"
+    """What runs the model for the worker died in the middle of the answer. Another one may go on, but not many."""
     DEADLINE = "deadline"
     """Its time was up at the worker, which may notice before the controller does."""
 

@@ -25,6 +25,7 @@ ALL = {
 }
 PATIENCE = 30.0
 """Seconds that requests have, where the node of their queue stays down."""
+LATE = "sent while it is down"
 SHORT = ["classic, node of the worker", "quorum, node of the queue's leader"]
 
 
@@ -87,6 +88,8 @@ async def test_the_node_of_a_classic_queue_stays_down(
     await scene.bring(mid_stream=4, starting=4, queued=4)
     scene.fault()
     await asyncio.to_thread(node.kill)
+    for _ in range(4):
+        scene.send(LATE)
     try:
         ended = await scene.load.until_all_ended()
     finally:
@@ -96,3 +99,7 @@ async def test_the_node_of_a_classic_queue_stays_down(
     # Who runs needs its queue no more; who waits does so until it is back, or his time is up.
     assert all_complete(of_group(ended, MID_STREAM, STARTING))
     assert [each.error["code"] for each in of_group(ended, QUEUED)] == ["deadline_exceeded"] * 4
+    # Both workers still serve the model: nobody is told that there is none.
+    late = of_group(ended, LATE)
+    assert len(late) == 4
+    assert {each.error["code"] for each in late if each.error} <= {"deadline_exceeded"}

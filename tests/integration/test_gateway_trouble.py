@@ -165,6 +165,33 @@ async def test_a_worker_that_takes_a_slow_readers_stream_over_is_held_too(broker
         assert await second.told(Pause) == Pause(service.controller_id, request.stream)
 
 
+async def test_a_worker_that_starts_a_slow_readers_stream_only_later_is_told_again(
+    broker_url: str, topology: Topology
+) -> None:
+    async with (
+        running_service(broker_url, topology) as service,
+        HandWorker(broker_url, topology, "w1", "m") as first,
+        HandWorker(broker_url, topology, "w2", "m") as second,
+    ):
+        await first.consume("model")
+        await service.gateway.submit(submission())
+        request, _ = await first.take()
+        first.reply(
+            request.controller,
+            Started(request.stream, 1, "w1", first.instance),
+            Texts(request.stream, 1, 0, ["x" * 100_000] * 3),
+        )
+        pause = Pause(service.controller_id, request.stream)
+        assert await first.told(Pause) == pause
+        second.reply(request.controller, Ask(request.stream, 1, "w2", second.instance))
+        go = await second.told(Go)
+        assert isinstance(go, Go)
+        assert await second.told(Pause) == pause
+        # It had to wait for another one that runs apart there, with nothing yet that could be paused.
+        second.reply(request.controller, Started(request.stream, go.attempt, "w2", second.instance))
+        assert await second.told(Pause) == pause
+
+
 async def test_whoever_waits_for_chunks_hears_of_a_move_as_it_happens(broker_url: str, topology: Topology) -> None:
     async with (
         running_service(broker_url, topology) as service,
@@ -257,6 +284,29 @@ async def test_a_bug_in_the_life_of_one_request_ends_no_other(
     async with running_service(broker_url, topology) as service, HandWorker(broker_url, topology, "w1", "m") as worker:
         await worker.consume("model")
         await end_one_by_a_bug(service, worker, monkeypatch)
+
+
+@pytest.mark.parametrize("news", ["on_obituary", "on_announce"])
+async def test_a_bug_in_the_life_of_one_request_hides_no_news_of_a_worker_from_the_others(
+    broker_url: str, topology: Topology, eventually: Eventually, monkeypatch: pytest.MonkeyPatch, news: str
+) -> None:
+    def fail(*_: object, **__: object) -> list[Action]:
+        raise RuntimeError("a bug")
+
+    async with running_service(broker_url, topology) as service, HandWorker(broker_url, topology, "w1", "m") as worker:
+        await worker.consume("model")
+        broken, sound = [await service.gateway.submit(submission()) for _ in range(2)]
+        for _ in range(2):
+            request, _ = await worker.take()
+            worker.reply(request.controller, Started(request.stream, 1, "w1", worker.instance))
+        await eventually(lambda: broken.life.instance == sound.life.instance == worker.instance)
+        monkeypatch.setattr(broken.life, news, fail)
+        service.gateway.on_worker_gone(worker.instance, in_order=False)
+        assert sound.life.is_without_worker
+        service.gateway.on_announce(worker.instance, frozenset())
+        assert not sound.life.is_without_worker
+        with pytest.raises(InternalError, match="has a bug"):
+            await broken.wait(15)
 
 
 async def end_one_by_a_bug(service: ControllerService, worker: HandWorker, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -9,7 +9,7 @@ from broker_controller.decisions import Action
 from broker_controller.streams import GenerationStream
 from broker_wire import codec
 from broker_wire.amqp import Delivery
-from broker_wire.messages import Batch, ControlMessage
+from broker_wire.messages import Batch, ControlMessage, Started
 from broker_wire.topology import Topology
 
 
@@ -76,6 +76,9 @@ class GatewayDouble:
     def carry_out(self, stream: GenerationStream, actions: list[Action]) -> None:
         assert stream is self._machine.stream
         self._machine.carry_out(actions)
+
+    def on_started(self, stream: GenerationStream, frame: Started, now: float, watched: float) -> None:
+        self.carry_out(stream, stream.life.on_started(frame, now, watched))
 
     def complete(self, stream: GenerationStream) -> None:
         self.carry_out(stream, stream.life.finish())

@@ -32,6 +32,11 @@ def test_an_answer_that_has_begun_was_lost_with_its_worker_whoever_is_missing(
     assert type(endings.nobody_came(SUBJECT, place, "w1", 30.0, has_begun=has_begun)) is error_type
 
 
+def test_what_died_behind_workers_too_often_is_said_with_the_last_ones_words() -> None:
+    error = endings.died_too_often(SUBJECT, "w1", Failed(7, 1, 0, FailureKind.LOST, "it broke off"), 3)
+    assert "worker 'w1' says: it broke off; what ran this answer has died 3 times" in str(error)
+
+
 def test_who_died_is_named_in_the_singular_or_the_plural() -> None:
     assert "worker a died while it ran this request" in str(endings.poison(SUBJECT, ("a",)))
     assert "workers a, b died while they ran this request" in str(endings.poison(SUBJECT, ("a", "b")))

@@ -24,6 +24,7 @@ from broker_wire.messages import (
     FailureKind,
     Go,
     Had,
+    Introduce,
     Piece,
     Resend,
     ResumeMode,
@@ -88,13 +89,30 @@ def test_an_unroutable_request_says_that_no_worker_serves_the_model() -> None:
     assert life.stage is Stage.OVER
 
 
-def test_a_queue_that_is_not_there_although_the_model_is_served_is_tried_again_for_the_grace_time() -> None:
+def test_a_queue_that_is_not_there_although_the_model_is_served_is_tried_again_until_the_deadline() -> None:
     life = new_life(grace=5.0)
     assert life.on_returned(1, NOW, is_served=True) == []
-    assert life.sweep(NOW + 1, NOW + 1, has_worker=True) == [Publish(Place.MODEL, 1, ask_first=False)]
-    assert life.on_returned(1, NOW + 1, is_served=True) == []
-    life.sweep(NOW + 2, NOW + 2, has_worker=True)
-    assert isinstance(error_of(life.on_returned(1, NOW + 6, is_served=True)), ModelNotFoundError)
+    for after in (1, 7, 20, 50):
+        at = NOW + after
+        assert life.sweep(at, at, has_worker=True) == [Publish(Place.MODEL, 1, ask_first=False)]
+        assert life.on_returned(1, at, is_served=True) == []
+    assert isinstance(error_of(life.sweep(NOW + 61, NOW + 61, has_worker=True)), DeadlineError)
+
+
+def test_a_queue_that_is_not_there_when_nobody_serves_the_model_any_more_is_not_waited_for() -> None:
+    life = new_life()
+    assert life.on_returned(1, NOW, is_served=True) == []
+    life.sweep(NOW + 1, NOW + 1, has_worker=True)
+    assert isinstance(error_of(life.on_returned(1, NOW + 1, is_served=False)), ModelNotFoundError)
+
+
+def test_a_pinned_request_that_was_taken_after_a_return_is_not_blamed_for_that_later() -> None:
+    life = new_life(Place.PINNED, grace=5.0)
+    assert life.on_returned(1, NOW, is_served=True) == []
+    life.on_confirmed(1)
+    assert life.accepted
+    life.on_reconnect(NOW + 60)
+    assert life.on_returned(2, NOW + 60, is_served=True) == []
 
 
 def test_a_moving_stream_that_nobody_can_take_ends_as_a_lost_worker() -> None:
@@ -218,8 +236,57 @@ def test_a_worker_that_is_back_before_its_copy_was_taken_goes_on(whose: str) -> 
         life.on_reconnect(NOW)
     life.on_announce("i1", made_model_queue=False)
     # Every slot was taken until now.
-    assert life.on_ask(ask("i2"), NOW + 9, NOW + 9) == [Tell("i2", Stop("c", 7, 1))]
+    assert life.on_ask(ask("i2"), NOW + 9, NOW + 9) == [Tell("i1", Introduce("c"))]
+    actions = life.on_announce("i1", made_model_queue=False)
+    assert actions == [Tell("i1", Resend("c", ((7, 1, 2),))), Tell("i2", Stop("c", 7, 1))]
+    life.note_progress(NOW + 9)
+    assert life.sweep(NOW + 12, NOW + 12, has_worker=True) == []
     assert (life.instance, life.attempt) == ("i1", 1)
+
+
+def back_and_asked_for() -> RequestLife:
+    """Its worker was lost for a moment, and now another one has a copy."""
+    life = running_life(text="ab", hold=2.0)
+    life.on_reconnect(NOW)
+    life.on_announce("i1", made_model_queue=False)
+    life.note_progress(NOW + 9)
+    assert life.on_ask(ask("i2"), NOW + 9, NOW + 9) == [Tell("i1", Introduce("c"))]
+    return life
+
+
+def test_the_copy_of_a_worker_that_was_back_goes_on_at_once_when_the_obituary_comes_after_it() -> None:
+    life = back_and_asked_for()
+    actions = life.on_obituary("i1", NOW + 9.1, in_order=False)
+    assert the_go(actions) == Go("c", 7, 2, 2, "ab", apart=0.0)
+    assert Tell("i1", Stop("c", 7, 1)) in actions
+    assert (life.instance, life.started_at) == ("i2", NOW)
+
+
+def test_the_copy_of_a_worker_that_was_back_and_says_nothing_waits_for_the_holds_time() -> None:
+    life = back_and_asked_for()
+    assert life.on_ask(ask("i2"), NOW + 10, NOW + 10) == []
+    assert life.sweep(NOW + 10.9, NOW + 10.9, has_worker=True) == []
+    assert the_go(life.sweep(NOW + 11.1, NOW + 11.1, has_worker=True)).next_seq == 2
+
+
+def test_every_copy_of_a_worker_that_was_back_needs_a_sign_of_life_of_its_own() -> None:
+    life = back_and_asked_for()
+    life.on_announce("i1", made_model_queue=False)
+    assert life.on_ask(ask("i3"), NOW + 9.5, NOW + 9.5) == [Tell("i1", Introduce("c"))]
+
+
+def test_a_copy_that_waits_is_stopped_however_the_request_ends() -> None:
+    stop = Tell("i2", Stop("c", 7, 1))
+    assert stop in back_and_asked_for().cancel()
+    assert stop in back_and_asked_for().finish()
+    assert stop in back_and_asked_for().sweep(NOW + 61, NOW + 61, has_worker=True)
+    without_worker = back_and_asked_for()
+    without_worker.on_gone(1, "i1")
+    assert stop in without_worker.cancel()
+    refused = back_and_asked_for()
+    frame = Failed(7, 1, 2, FailureKind.REQUEST, "no")
+    assert refused.answer.accept(frame)
+    assert stop in refused.on_failed(frame)
 
 
 def test_a_worker_that_is_back_and_dies_is_lost() -> None:
@@ -655,6 +722,22 @@ def test_a_worker_that_just_stopped_serving_the_model_hands_the_request_on() -> 
     assert life.answer.accept(frame)
     assert life.on_failed(frame)[-1] == Publish(Place.RESUME, 2, ask_first=True)
     assert life.answer.next_seq == 0
+
+
+def upstream_dies(life: RequestLife) -> list[Action]:
+    frame = Failed(7, life.attempt, life.answer.next_seq, FailureKind.LOST, "it broke off")
+    assert life.answer.accept(frame)
+    return life.on_failed(frame)
+
+
+def test_the_request_under_which_what_workers_have_behind_them_dies_is_given_to_a_bounded_number_of_them() -> None:
+    life = running_life(text="ab", max_kills=3, max_moves=0)
+    for number in (2, 3):
+        assert upstream_dies(life)[-1] == Publish(Place.RESUME, life.attempt, ask_first=True)
+        the_go(life.on_ask(ask(f"i{number}", life.attempt), NOW, NOW))
+    error = error_of(upstream_dies(life))
+    assert isinstance(error, WorkerLostError)
+    assert "'worker-i3' says: it broke off; what ran this answer has died 3 times" in str(error)
 
 
 def test_nothing_happens_to_a_request_that_is_over() -> None:

@@ -30,16 +30,38 @@ def test_what_was_refused_is_not_sent_again_while_nobody_is_there() -> None:
     assert look(patience, Place.MODEL, 1) is Due.SAME_AGAIN
 
 
-def test_a_missing_queue_is_waited_for_from_its_first_return_on_however_often_it_is_tried() -> None:
+@pytest.mark.parametrize("place", [Place.MODEL, Place.OWN, Place.RESUME])
+def test_a_missing_queue_is_waited_for_while_the_model_is_served(place: Place) -> None:
+    patience = Patience(LIMITS)
+    assert all(patience.on_returned(place, NOW + after, is_served=True) for after in range(1_000))
+    assert not patience.on_returned(place, NOW + 1_000, is_served=False)
+
+
+def test_the_missing_queue_of_one_worker_is_waited_for_from_its_first_return_on_however_often_it_is_tried() -> None:
     patience = Patience(LIMITS)
     for after in (0.0, 2.0, 4.0):
-        assert patience.on_returned(NOW + after, is_served=True)
+        assert patience.on_returned(Place.PINNED, NOW + after, is_served=True)
         patience.on_publish()
-    assert not patience.on_returned(NOW + 5, is_served=True)
+    assert not patience.on_returned(Place.PINNED, NOW + 5, is_served=True)
 
 
-def test_a_missing_queue_that_nobody_says_he_serves_is_not_waited_for() -> None:
-    assert not Patience(LIMITS).on_returned(NOW, is_served=False)
+def test_what_a_queue_took_in_the_meantime_is_waited_for_anew() -> None:
+    patience = Patience(LIMITS)
+    patience.on_returned(Place.PINNED, NOW, is_served=True)
+    patience.on_taken()
+    assert patience.on_returned(Place.PINNED, NOW + 60, is_served=True)
+
+
+def test_a_missing_queue_is_tried_less_and_less_often_but_every_few_seconds() -> None:
+    patience = Patience(LIMITS)
+    patience.on_returned(Place.MODEL, NOW, is_served=True)
+    tries = []
+    for after in (number / 2 for number in range(60)):
+        if look(patience, Place.MODEL, after) is Due.SAME_AGAIN:
+            tries.append(after)
+            patience.on_publish()
+            patience.on_returned(Place.MODEL, NOW + after, is_served=True)
+    assert tries == [0.0, 0.5, 1.0, 2.0, 4.0, 8.0, 13.0, 18.0, 23.0, 28.0]
 
 
 @pytest.mark.parametrize(("place", "seconds"), [(Place.PINNED, 5.0), (Place.MODEL, 30.0), (Place.RESUME, 30.0)])

@@ -17,7 +17,7 @@ from tests.unit.engine_runs import add, answer, over, yields
 from tests.unit.fake_stream import PATIENCE, FakeStream, assignment
 from tests.waiting import eventually
 from workers_shim.execution import EngineExecutor
-from workers_shim.request import Chunk, Request, RequestError, Usage
+from workers_shim.request import Chunk, Lost, Request, RequestError, Usage
 from workers_shim.run import MAX_PAYLOAD, MAX_TEXT
 
 
@@ -440,6 +440,18 @@ async def test_a_body_that_cannot_be_read_is_the_requests_own_fault(executor: En
 
     assert stream.failure[0] is FailureKind.REQUEST
     assert "not valid JSON" in stream.failure[1]
+
+
+async def test_what_died_behind_an_engine_is_said_to_be_lost(executor: EngineExecutor) -> None:
+    def engine(_: Request) -> Iterator[str]:
+        yield "a"
+        raise Lost("it broke off")
+
+    add(executor, engine)
+    stream = FakeStream()
+    executor.start(assignment(), stream)
+    await over(stream)
+    assert stream.failure == (FailureKind.LOST, "it broke off")
 
 
 async def test_a_model_that_was_taken_away_meanwhile_is_not_served(executor: EngineExecutor) -> None:
