@@ -14,7 +14,7 @@ class Presence(Enum):
     DOUBTED = auto()
     """Its connection or ours was lost: a copy may be in the queue, and the worker be dead."""
     BACK = auto()
-    """It has spoken since: whoever gets the copy waits for another sign of life, since it may have died after all."""
+    """It has spoken since: the copy is not needed, whoever gets it."""
 
 
 class Contact:
@@ -54,13 +54,9 @@ class Contact:
         """What it said in the meantime did not reach us."""
         self.presence = Presence.DOUBTED
 
-    def on_copy_elsewhere(self) -> None:
-        """Another worker has a copy of what this one runs."""
-        self.presence = Presence.DOUBTED
-
     def on_announce(self) -> None:
         """It speaks."""
-        # Its copy may still lie in the queue, for want of a free slot: whoever gets it is not to begin again at once.
+        # Its copy may still lie in the queue, for want of a free slot: whoever gets it is not to begin again.
         if self.presence is Presence.DOUBTED:
             self.presence = Presence.BACK
         self._lost_at = None

@@ -18,7 +18,7 @@ from broker_controller.errors import RETRY_AFTER, ServiceError, Subject
 from broker_controller.patience import Due, Patience
 from broker_controller.stage_words import progress, where
 from broker_controller.suspicion import Suspicion
-from broker_wire.messages import Ask, Cancel, Failed, FailureKind, Go, Introduce, Resend, ResumeMode, Started, Stop
+from broker_wire.messages import Ask, Cancel, Failed, FailureKind, Go, Resend, ResumeMode, Started, Stop
 
 
 class RequestLife:
@@ -139,20 +139,13 @@ class RequestLife:
         if self.stage is Stage.OVER:
             return [self._stop(frame.instance, frame.attempt)]
         if self.stage is Stage.RUNNING:
-            if frame.attempt != self.copy:
+            is_back = self._contact.presence is Presence.BACK
+            if frame.attempt != self.copy or (is_back and frame.instance != self.instance):
                 return [self._stop(frame.instance, frame.attempt)]
-            if frame.instance != self.instance and self._contact.presence is Presence.BACK:
-                return self._doubt(frame, now)
-            if frame.instance != self.instance and now < self._hold_until:
+            if now < self._hold_until and frame.instance != self.instance:
                 self._held = frame
                 return []
         return self._hand_over(frame, now, watched)
-
-    def _doubt(self, ask: Ask, now: float) -> list[Action]:
-        """A copy, and the worker was back when it last spoke: it may have died since, and this be the first to tell."""
-        self._contact.on_copy_elsewhere()
-        self._held, self._hold_until = ask, now + self._limits.hold
-        return [Tell(self.instance, Introduce(self.controller))]
 
     def on_gone(self, attempt: int, instance: str) -> list[Action]:
         """The worker that should run it does not hold it."""
@@ -226,10 +219,7 @@ class RequestLife:
             return []
         if self.stage is Stage.RUNNING and instance == self.instance:
             self._contact.on_obituary(watched, in_order=in_order)
-            if self._held is None or in_order:
-                return []
-            # The time now is asked for by a first start alone.
-            return self._hand_over(self._held, watched, watched)
+            return []
         if not in_order and self._suspicion.on_obituary(instance, watched):
             return self._end_as_poison()
         return []
@@ -241,7 +231,6 @@ class RequestLife:
             return self._send_again(self.place) if made_model_queue else []
         if self.stage is Stage.RUNNING and instance == self.instance:
             self._contact.on_announce()
-            self._hold_until = 0.0
             return [self.missing(), *self._stop_held()]
         return []
 

@@ -10,7 +10,7 @@ from functools import partial
 
 from broker_controller.links import Links
 from broker_wire.amqp.channel import Outcome
-from broker_wire.messages import ControlMessage, Done, Introduce, Resend
+from broker_wire.messages import ControlMessage, Done, Resend
 
 
 class Orders:
@@ -21,8 +21,6 @@ class Orders:
         self._links = links
         self._over: defaultdict[str, list[int]] = defaultdict(list)
         self._lacking: defaultdict[str, list[tuple[int, int, int]]] = defaultdict(list)
-        self._doubted: set[str] = set()
-        """Who was asked for a sign of life in this tick."""
         self._unreachable: set[str] = set()
 
     def tell(self, instance: str, message: ControlMessage) -> None:
@@ -30,11 +28,6 @@ class Orders:
         match message:
             case Resend(streams=lacking):
                 self._ask_again(instance, lacking)
-            case Introduce() if instance in self._doubted:
-                # One sign of life is enough for all its streams.
-                pass
-            case Introduce():
-                self._ask_for_a_sign(instance, message)
             case _:
                 self._send(instance, message)
 
@@ -65,12 +58,6 @@ class Orders:
         if not self._lacking:
             asyncio.get_running_loop().call_soon(self._send_lacking)
         self._lacking[instance].extend(lacking)
-
-    def _ask_for_a_sign(self, instance: str, message: Introduce) -> None:
-        if not self._doubted:
-            asyncio.get_running_loop().call_soon(self._doubted.clear)
-        self._doubted.add(instance)
-        self._send(instance, message)
 
     def _send_lacking(self) -> None:
         lacking, self._lacking = self._lacking, defaultdict(list)

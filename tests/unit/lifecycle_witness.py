@@ -8,20 +8,7 @@ from contextlib import contextmanager
 
 from broker_controller.decisions import Limits, Stage
 from broker_controller.lifecycle import RequestLife
-from broker_wire.messages import (
-    Ask,
-    ControlMessage,
-    End,
-    Failed,
-    Frame,
-    GivenBack,
-    Go,
-    Gone,
-    Introduce,
-    Resend,
-    Stop,
-    Texts,
-)
+from broker_wire.messages import Ask, ControlMessage, End, Failed, Frame, GivenBack, Go, Gone, Resend, Stop, Texts
 from tests.unit.model_fleet import ANSWER, Fleet, Held
 
 
@@ -44,8 +31,6 @@ class Witness:
         self._lost_at: float | None = None
         self._is_doubted = self._is_back = False
         """Of who runs it: a connection was lost, and it has announced itself since."""
-        self._sign_due = 0.0
-        """Until when it may give a sign of life, before a copy is handed over."""
 
     def on_delivered(self, chunk: str) -> None:
         self.delivered += chunk
@@ -87,9 +72,8 @@ class Witness:
         if is_same:
             self._check_runner(instance, what, next_seq)
         else:
-            if was_running and life.stage is Stage.RUNNING and what != "obituary":
+            if isinstance(what, Ask) and was_running:
                 assert not was_back, "it was taken from a worker that was back"
-                assert self._fleet.now >= self._sign_due, "it was taken from a worker that could still speak"
             self._forget_doubts()
         if life.stage is Stage.RUNNING:
             assert self._ran.setdefault(life.attempt, life.instance) == life.instance, "two run by one attempt"
@@ -109,38 +93,15 @@ class Witness:
                 assert seq <= next_seq or self._lacked == next_seq, "what is missing was not asked for"
             case "reconnect":
                 self._is_doubted, self._is_back = True, False
-                self._sign_due = self._fleet.now + Limits().hold
-            case Ask(attempt=attempt) if self._is_back and not is_its_own and attempt == life.copy:
-                assert (life.instance, Introduce("c")) in self._told, "who was back was not asked for a sign of life"
-                self._is_back = False
-                self._sign_due = self._fleet.now + Limits().hold
-            case Ask(attempt=attempt) if not is_its_own:
-                waits = attempt == life.copy and self._fleet.now < self._sign_due
-                assert waits or self._was_stopped(instance, attempt), "a copy waits for nothing"
             case "obituary" | "goodbye" if is_its_own:
-                assert what == "goodbye" or not self._has_heir(), "a copy waits for the dead"
                 self._is_doubted, self._is_back = True, False
                 if what == "obituary" and self._lost_at is None:
                     self._lost_at = watched
             case "announce" | "announce with a new queue" if is_its_own:
                 self._is_back = self._is_doubted
                 self._lost_at = None
-                self._sign_due = 0.0
-                assert not self._has_heir(), "a copy waits although its worker goes on"
-            case "sweep" if self._fleet.now >= self._sign_due:
-                assert not self._has_heir(), "a copy waits for a sign of life that is overdue"
-                self._check_grace()
-            case "sweep":
-                self._check_grace()
-
-    def _check_grace(self) -> None:
-        if self._lost_at is not None:
-            assert self._fleet.watched - self._lost_at < Limits().grace, "the dead are waited for"
-
-    def _has_heir(self) -> bool:
-        """Somebody was heard to ask for the copy that the worker runs by, and waits for the answer."""
-        waiting = [worker.held for worker in self._fleet.workers if worker.instance != self._life.instance]
-        return any(held in waiting and held.attempt == self._life.copy for held in self._asked.values())
+            case "sweep" if self._lost_at is not None:
+                assert watched - self._lost_at < Limits().grace, "the dead are waited for"
 
     def _note_question(self, instance: str, ask: Ask) -> None:
         for worker in self._fleet.workers:
@@ -157,7 +118,6 @@ class Witness:
     def _forget_doubts(self) -> None:
         self._lost_at = None
         self._is_doubted = self._is_back = False
-        self._sign_due = 0.0
 
     def check_answer(self, *, complete: bool) -> None:
         assert ANSWER.startswith(self.delivered)

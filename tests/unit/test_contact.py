@@ -42,18 +42,6 @@ def test_who_speaks_after_a_loss_is_back_and_is_doubted_again_at_the_next_one() 
     assert not contact.is_lost
 
 
-def test_who_was_back_is_doubted_when_somebody_else_has_a_copy_until_it_speaks_again() -> None:
-    contact = Contact(NOW)
-    contact.on_our_reconnect()
-    contact.on_announce()
-    contact.on_copy_elsewhere()
-    seen = [contact.presence]
-    assert not contact.is_lost
-    contact.on_announce()
-    seen.append(contact.presence)
-    assert seen == [Presence.DOUBTED, Presence.BACK]
-
-
 def test_who_speaks_without_having_been_lost_has_no_copy_to_return_to() -> None:
     contact = Contact(NOW)
     contact.on_announce()

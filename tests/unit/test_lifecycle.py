@@ -24,7 +24,6 @@ from broker_wire.messages import (
     FailureKind,
     Go,
     Had,
-    Introduce,
     Piece,
     Resend,
     ResumeMode,
@@ -236,57 +235,8 @@ def test_a_worker_that_is_back_before_its_copy_was_taken_goes_on(whose: str) -> 
         life.on_reconnect(NOW)
     life.on_announce("i1", made_model_queue=False)
     # Every slot was taken until now.
-    assert life.on_ask(ask("i2"), NOW + 9, NOW + 9) == [Tell("i1", Introduce("c"))]
-    actions = life.on_announce("i1", made_model_queue=False)
-    assert actions == [Tell("i1", Resend("c", ((7, 1, 2),))), Tell("i2", Stop("c", 7, 1))]
-    life.note_progress(NOW + 9)
-    assert life.sweep(NOW + 12, NOW + 12, has_worker=True) == []
+    assert life.on_ask(ask("i2"), NOW + 9, NOW + 9) == [Tell("i2", Stop("c", 7, 1))]
     assert (life.instance, life.attempt) == ("i1", 1)
-
-
-def back_and_asked_for() -> RequestLife:
-    """Its worker was lost for a moment, and now another one has a copy."""
-    life = running_life(text="ab", hold=2.0)
-    life.on_reconnect(NOW)
-    life.on_announce("i1", made_model_queue=False)
-    life.note_progress(NOW + 9)
-    assert life.on_ask(ask("i2"), NOW + 9, NOW + 9) == [Tell("i1", Introduce("c"))]
-    return life
-
-
-def test_the_copy_of_a_worker_that_was_back_goes_on_at_once_when_the_obituary_comes_after_it() -> None:
-    life = back_and_asked_for()
-    actions = life.on_obituary("i1", NOW + 9.1, in_order=False)
-    assert the_go(actions) == Go("c", 7, 2, 2, "ab", apart=0.0)
-    assert Tell("i1", Stop("c", 7, 1)) in actions
-    assert (life.instance, life.started_at) == ("i2", NOW)
-
-
-def test_the_copy_of_a_worker_that_was_back_and_says_nothing_waits_for_the_holds_time() -> None:
-    life = back_and_asked_for()
-    assert life.on_ask(ask("i2"), NOW + 10, NOW + 10) == []
-    assert life.sweep(NOW + 10.9, NOW + 10.9, has_worker=True) == []
-    assert the_go(life.sweep(NOW + 11.1, NOW + 11.1, has_worker=True)).next_seq == 2
-
-
-def test_every_copy_of_a_worker_that_was_back_needs_a_sign_of_life_of_its_own() -> None:
-    life = back_and_asked_for()
-    life.on_announce("i1", made_model_queue=False)
-    assert life.on_ask(ask("i3"), NOW + 9.5, NOW + 9.5) == [Tell("i1", Introduce("c"))]
-
-
-def test_a_copy_that_waits_is_stopped_however_the_request_ends() -> None:
-    stop = Tell("i2", Stop("c", 7, 1))
-    assert stop in back_and_asked_for().cancel()
-    assert stop in back_and_asked_for().finish()
-    assert stop in back_and_asked_for().sweep(NOW + 61, NOW + 61, has_worker=True)
-    without_worker = back_and_asked_for()
-    without_worker.on_gone(1, "i1")
-    assert stop in without_worker.cancel()
-    refused = back_and_asked_for()
-    frame = Failed(7, 1, 2, FailureKind.REQUEST, "no")
-    assert refused.answer.accept(frame)
-    assert stop in refused.on_failed(frame)
 
 
 def test_a_worker_that_is_back_and_dies_is_lost() -> None:

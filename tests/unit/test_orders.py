@@ -6,7 +6,7 @@ from typing import Any
 
 from broker_controller.orders import Orders
 from broker_wire.amqp.channel import Outcome
-from broker_wire.messages import ControlMessage, Done, Introduce, Resend, Stop
+from broker_wire.messages import ControlMessage, Done, Resend, Stop
 from broker_wire.topology import Topology
 
 
@@ -46,16 +46,6 @@ async def test_all_that_a_worker_is_to_send_again_is_one_message_a_tick() -> Non
     orders.tell("i1", Resend("c", ((1, 1, 5),)))
     await asyncio.sleep(0)
     assert links.sent[2:] == [("i1", Resend("c", ((1, 1, 5),)))]
-
-
-async def test_a_worker_is_asked_once_a_tick_for_a_sign_of_life_of_all_its_streams() -> None:
-    orders, links = new_orders()
-    for instance in ("i1", "i1", "i2"):
-        orders.tell(instance, Introduce("c"))
-    assert links.sent == [("i1", Introduce("c")), ("i2", Introduce("c"))]
-    await asyncio.sleep(0)
-    orders.tell("i1", Introduce("c"))
-    assert links.sent[2:] == [("i1", Introduce("c"))]
 
 
 def test_what_is_over_is_kept_until_there_is_a_connection_and_said_once() -> None:

@@ -21,6 +21,7 @@ def test_logprobs_that_a_client_does_not_read_hold_its_engine_and_count() -> Non
         streams={7: stream},
         watched=lambda: 0.0,
         carry_out=lambda *_: None,
+        on_started=lambda *_: None,
     )
     links: Any = SimpleNamespace(topology=Topology(), on_consumer_up=[])
     registry: Any = SimpleNamespace(workers=list)
