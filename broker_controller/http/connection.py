@@ -52,7 +52,6 @@ class BoundedConnection(HttpToolsProtocol):
         self._unsent: UnsentWatch | None = None
         self._keeps_alive = True
         """Whether the request that comes in leaves the connection open, once it is here in whole."""
-        self._unread = _Unread(self)
         self._linger_timer: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
@@ -69,6 +68,10 @@ class BoundedConnection(HttpToolsProtocol):
         if self._unsent is not None:
             self._unsent.end()
         super().connection_lost(exc)
+        # No circle of references may keep it: the collector of such seldom runs.
+        self._unsent = None
+        if self.cycle is not None:
+            self.cycle.transport = self.transport
 
     def on_message_begin(self) -> None:
         """The first byte of a request."""
@@ -89,7 +92,7 @@ class BoundedConnection(HttpToolsProtocol):
             self._answered = self.cycle
         self._keeps_alive = self.cycle.keep_alive
         self.cycle.keep_alive = False
-        self.cycle.transport = self._unread  # type: ignore[assignment]  # all that a cycle uses of one
+        self.cycle.transport = _Unread(self)  # type: ignore[assignment]  # all that a cycle uses of one
 
     def on_message_complete(self) -> None:
         """The request is here in whole."""
@@ -162,7 +165,7 @@ class BoundedConnection(HttpToolsProtocol):
             self._linger_with(answer)
         else:
             last.keep_alive = False
-            last.transport = self._unread  # type: ignore[assignment]  # all that a cycle uses of one
+            last.transport = _Unread(self)  # type: ignore[assignment]  # all that a cycle uses of one
 
     def _linger_with(self, answer: bytes) -> None:
         if not self.transport.is_closing():

@@ -1,6 +1,8 @@
 """A request that never comes, never ends, or is answered before its end."""
 
 import asyncio
+import gc
+import weakref
 from collections.abc import AsyncIterator, Awaitable, Callable
 
 import pytest
@@ -168,3 +170,20 @@ async def test_a_server_that_leaves_closes_after_the_answer(connect: Connect, st
         one.shutdown()
     writer.write(b"{}")
     assert b"connection: close" in await all_of(reader)
+
+
+@pytest.mark.parametrize(
+    "sent", [REQUEST, POST + b"Content-Length: 100000\r\n\r\nhalf"], ids=["a whole request", "half a body"]
+)
+async def test_a_connection_that_is_gone_is_freed_at_once(connect: Connect, state: ServerState, sent: bytes) -> None:
+    # Without the collector, that is: it seldom runs, and thousands of connections would wait for it.
+    gc.disable()
+    try:
+        reader, writer = await connect()
+        writer.write(sent)
+        await reader.read(10)
+        (seen,) = [weakref.ref(each) for each in state.connections]
+        writer.close()
+        await eventually(lambda: seen() is None, WITHIN)
+    finally:
+        gc.enable()
