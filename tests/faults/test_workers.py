@@ -102,7 +102,7 @@ async def test_one_poison_among_ten(scene: Scene, record: Record, controllers: i
 
     await eventually(over, within=60)
     exchanges = await scene.finish()
-    record(f"a poison among ten, {controllers} controllers", exchanges, scene.fault_at)
+    record(f"a poison among ten, {controllers} controller(s)", exchanges, scene.fault_at)
     assert [error["code"] for error in poison.errors] == ["killed_workers"]
     died = re.search(r"workers (\w+), (\w+), (\w+) died", str(poison.error["message"]))
     assert died is not None
