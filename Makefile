@@ -24,7 +24,7 @@ test: setup-tests ## run everything: style, types, import arrows, and all tests 
 	$(BIN)/ruff format --check
 	$(BIN)/mypy broker_wire workers_shim broker_controller tests benchmarks examples
 	$(BIN)/lint-imports
-	$(BIN)/pytest -n auto --maxprocesses 4 --dist worksteal --ignore tests/faults
+	$(BIN)/pytest -n 3 --dist worksteal --ignore tests/faults
 	$(BIN)/pytest tests/faults -n 4 --dist worksteal
 
 test-unit: setup ## run the tests that need no broker

@@ -13,11 +13,16 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 from broker_controller import amqp_probe, open_files
 from broker_controller.local_broker import private_broker
 from tests import waiting
 from tests.processes import Processes
+
+# How fast a machine makes examples is no matter of right and wrong.
+settings.register_profile("ours", parent=settings(), deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("ours")
 
 
 class SharedBroker:

@@ -8,7 +8,7 @@ from broker_wire.messages import FailureKind, Generate, Had, Operation, ResumeMo
 from workers_shim.request import Cancelled, Chunk
 from workers_shim.stream import Assignment
 
-PATIENCE = 20.0
+PATIENCE = 90.0
 
 
 class FakeStream:
