@@ -13,7 +13,7 @@ from tests.faults.cluster import Cluster
 from tests.faults.conftest import Record
 from tests.faults.history import all_complete, of_group
 from tests.faults.scene import MID_STREAM, QUEUED, STARTING, Scene
-from tests.faults.settings import cases
+from tests.faults.settings import DEFAULT, cases, settings_of_environment
 from tests.processes import Processes
 
 OF_CONTROLLER, OF_LEADER, OF_WORKER = range(3)
@@ -77,6 +77,7 @@ async def test_a_node_is_killed(cluster: Cluster, cluster_scene: Scene, record: 
     assert all_complete(exchanges)
 
 
+@pytest.mark.skipif(settings_of_environment() != DEFAULT, reason="it takes a minute and a half: make test-faults")
 async def test_the_node_of_a_classic_queue_stays_down(
     cluster: Cluster, cluster_scene: Scene, record: Record, prefix: str
 ) -> None:
