@@ -21,7 +21,7 @@ COMES_BACK_WITHIN = 60.0
 GO_DOWN: dict[str, Callable[[PrivateNode], None]] = {"in order": PrivateNode.stop, "kill -9": PrivateNode.kill}
 
 
-@pytest.mark.parametrize("how", GO_DOWN)
+@pytest.mark.parametrize("how", cases(GO_DOWN, short=["kill -9"]))
 async def test_restarted(broker_scene: Scene, record: Record, how: str) -> None:
     scene, node = broker_scene, broker_scene.node
     scene.start("w1", "w2")

@@ -62,7 +62,7 @@ async def test_one_connection_is_closed(
     await nothing_is_lost(scene, record, f"{program}'s {which} connection closed by an admin")
 
 
-@pytest.mark.parametrize("whose", cases(ALL_QUEUES, short=["model's", "replies'"]))
+@pytest.mark.parametrize("whose", cases(ALL_QUEUES, short=["replies'"]))
 async def test_a_queue_is_deleted(
     scene: Scene, record: Record, unharmed_node: PrivateNode, prefix: str, whose: str
 ) -> None:

@@ -56,7 +56,7 @@ def _libraries() -> Iterator[Path]:
         yield from Path(folder).glob("**/faketime/libfaketime.so.1")
 
 
-@pytest.mark.parametrize(("whose", "seconds"), cases(ALL, short=[("controller", HOUR), ("w1", -HOUR)]))
+@pytest.mark.parametrize(("whose", "seconds"), cases(ALL, short=[("controller", HOUR)]))
 async def test_set(scene: Scene, record: Record, tmp_path: Path, whose: str, seconds: int) -> None:
     clock = ShiftedClock(tmp_path / "offset")
     scene.environments[whose] = clock.environment()

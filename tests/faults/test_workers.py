@@ -10,6 +10,7 @@ from tests.faults.client import Protocol
 from tests.faults.conftest import Record
 from tests.faults.history import Exchange, all_complete, of_group
 from tests.faults.scene import MID_STREAM, QUEUED, STARTING, TOKENS, Scene
+from tests.faults.settings import cases
 from tests.waiting import eventually
 from workers_shim.departure import SAME_TIME
 
@@ -80,7 +81,7 @@ async def test_killed_when_its_engine_cannot_go_on_from_a_prefix(scene: Scene, r
     assert [exchange.workers for exchange in of_group(exchanges, STARTING)] == [["w1", "w2"]] * 2
 
 
-@pytest.mark.parametrize("controllers", [1, 2])
+@pytest.mark.parametrize("controllers", cases([1, 2], short=[2]))
 async def test_one_poison_among_ten(scene: Scene, record: Record, controllers: int) -> None:
     names = ("w1", "w2", "w3")
     scene.start(*names)
