@@ -81,9 +81,8 @@ async def test_who_does_not_read_slows_down_itself_alone(scene: Scene, record: R
 
 async def test_a_deadline_passes_in_every_state(scene: Scene, record: Record) -> None:
     scene.start("w1", slots=2)
-    hurried = await asyncio.to_thread(
-        scene.fleet.controller, "--request-timeout", "4"
-    )  # below the 5 s for which a status is held
+    # Below the 5 s for which a status is held.
+    hurried = await asyncio.to_thread(scene.fleet.controller, "--request-timeout", "4")
     holders = [scene.send("holds the slots", tokens=2000) for _ in range(2)]
     await scene.load.until_each("holds the slots", lambda exchange: exchange.chunks)
     scene.fault()
