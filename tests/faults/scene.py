@@ -153,11 +153,6 @@ class Scene:
     async def status(self) -> Any:
         return await asyncio.to_thread(self.controller.get, "/status")
 
-    async def busiest(self) -> str:
-        """The worker that runs most."""
-        workers = (await self.status())["workers"]
-        return str(max(workers, key=lambda worker: worker["running"])["name"])
-
     def fault(self) -> None:
         """It is now."""
         self.fault_at = time.monotonic()
