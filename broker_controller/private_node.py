@@ -17,8 +17,9 @@ from typing import Self
 
 from msgspec import Struct
 
-from broker_controller.amqp_probe import answers_amqp, free_port
+from broker_controller.amqp_probe import answers_amqp
 from broker_controller.guarded_process import GuardedProcess
+from broker_controller.held_port import HeldPort
 
 HOST = "127.0.0.1"
 _POLL_SECONDS = 0.05
@@ -79,8 +80,9 @@ class PrivateNode:
         stop_seconds: float = 15.0,
         membership: Membership | None = None,
     ) -> None:
-        self.port = port or free_port()
-        self._membership = membership or Membership("127.0.0.1", free_port(), secrets.token_hex(16))
+        self._ports: list[HeldPort] = []
+        self.port = port or self._hold_port()
+        self._membership = membership or Membership("127.0.0.1", self._hold_port(), secrets.token_hex(16))
         self._epmd_socket: socket.socket | None = None
         self._extra_conf = extra_conf
         self._start_seconds = start_seconds
@@ -88,6 +90,10 @@ class PrivateNode:
         self.name = f"bc-{secrets.token_hex(4)}@{self._membership.address}"
         self._folder: Path | None = None
         self._process: GuardedProcess | None = None
+
+    def _hold_port(self) -> int:
+        self._ports.append(HeldPort(HOST))
+        return self._ports[-1].number
 
     @property
     def url(self) -> str:
@@ -154,8 +160,10 @@ class PrivateNode:
             self._process = None
 
     def close(self) -> None:
-        """End the node and remove its folder."""
+        """End the node, remove its folder and let its ports go; it cannot be started again."""
         self.stop()
+        for port in self._ports:
+            port.close()
         if self._epmd_socket is not None:
             self._epmd_socket.close()
             self._epmd_socket = None

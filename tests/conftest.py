@@ -15,7 +15,8 @@ from typing import Any
 import pytest
 from hypothesis import HealthCheck, settings
 
-from broker_controller import amqp_probe, open_files
+from broker_controller import open_files
+from broker_controller.held_port import HeldPort
 from broker_controller.local_broker import private_broker
 from tests import waiting
 from tests.processes import Processes
@@ -88,9 +89,17 @@ def eventually_sync() -> waiting.EventuallySync:
 
 
 @pytest.fixture
-def free_port() -> Callable[[], int]:
-    """`free_port()`: a TCP port on the loopback that nobody listens on."""
-    return amqp_probe.free_port
+def free_port() -> Iterator[Callable[[], int]]:
+    """`free_port()`: a TCP port on the loopback that nobody listens on, and that is this test's until its end."""
+    held: list[HeldPort] = []
+
+    def hold() -> int:
+        held.append(HeldPort())
+        return held[-1].number
+
+    yield hold
+    for port in held:
+        port.close()
 
 
 @pytest.fixture

@@ -5,7 +5,7 @@ from concurrent.futures import ThreadPoolExecutor
 from types import TracebackType
 from typing import Self
 
-from broker_controller.amqp_probe import free_port
+from broker_controller.held_port import HeldPort
 from broker_controller.private_node import Membership, PrivateNode
 
 SIZE = 3
@@ -15,7 +15,8 @@ class Cluster:
     """A context manager. `nodes` are in the order of their start; all have joined the first one."""
 
     def __init__(self) -> None:
-        port, cookie = free_port(), secrets.token_hex(16)
+        self._port, cookie = HeldPort(), secrets.token_hex(16)
+        port = self._port.number
         first = PrivateNode(membership=Membership("127.0.0.1", port, cookie))
         self.nodes = [first]
         for number in range(2, SIZE + 1):
@@ -39,6 +40,7 @@ class Cluster:
         """End all nodes."""
         with ThreadPoolExecutor() as threads:
             list(threads.map(PrivateNode.close, self.nodes))
+        self._port.close()
 
     def urls(self, first: PrivateNode) -> str:
         """All addresses for a program that is to prefer one of them."""

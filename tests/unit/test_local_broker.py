@@ -12,6 +12,7 @@ import pytest
 from broker_controller import local_broker as module
 from broker_controller.amqp_probe import PROTOCOL_HEADER, answers_amqp, free_port, something_listens
 from broker_controller.docker_broker import DockerBrokerError
+from broker_controller.held_port import HeldPort
 from broker_controller.local_broker import BrokerChoice, NoBrokerError, local_broker
 from broker_controller.private_node import PrivateNode, PrivateNodeError
 
@@ -69,6 +70,19 @@ def test_a_port_where_nobody_listens_is_not() -> None:
 def test_a_free_port_is_never_one_of_outgoing_connections() -> None:
     first_ephemeral, _ = map(int, Path("/proc/sys/net/ipv4/ip_local_port_range").read_text().split())
     assert all(1024 < free_port() < first_ephemeral for _ in range(50))
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere a server could not have it, either")
+def test_a_held_port_is_a_servers_and_nobody_elses() -> None:
+    held = HeldPort(LOOPBACK)
+    with socket.socket() as other, pytest.raises(OSError, match="in use"):
+        other.bind((LOOPBACK, held.number))
+    with socket.create_server((LOOPBACK, held.number)):
+        assert something_listens(LOOPBACK, held.number)
+    assert not something_listens(LOOPBACK, held.number)
+    held.close()
+    with socket.socket() as other:
+        other.bind((LOOPBACK, held.number))
 
 
 def test_a_given_address_is_taken_as_it_is() -> None:
