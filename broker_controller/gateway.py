@@ -289,7 +289,9 @@ class Gateway:
             is_served = Glance(self._registry, watched).may_have_worker(life)
             self.carry_out(stream, life.on_returned(attempt, watched, is_served=is_served))
         else:
-            self.carry_out(stream, life.on_nacked(attempt, self._line.retry_when_full(life.model, time.monotonic())))
+            retry_after = self._line.retry_when_full(life.model, time.monotonic())
+            may_be_full = self._line.may_be_full(life.model)
+            self.carry_out(stream, life.on_nacked(attempt, retry_after, may_be_full=may_be_full))
 
     def _on_both_up(self) -> None:
         now = time.monotonic()

@@ -64,6 +64,7 @@ class RequestLife:
         """The broker has confirmed it once: from then on it waits for the end of any trouble."""
         self.why_moved = ""
         """The last time, where it was not by a redelivery."""
+        self._was_nacked = False
         self._strikes = 0
         self._engine_retries = 0
         self._upstream_deaths = 0
@@ -111,14 +112,17 @@ class RequestLife:
         if attempt == self.attempt:
             self._patience.on_taken()
 
-    def on_nacked(self, attempt: int, retry_after: float = RETRY_AFTER) -> list[Action]:
-        """The queue is at its bound. What was accepted once is not refused later: `sweep` tries again.
+    def on_nacked(self, attempt: int, retry_after: float = RETRY_AFTER, *, may_be_full: bool = True) -> list[Action]:
+        """The queue is at its bound, or its node of the cluster has just died: the broker says the same of both.
+
+        What was accepted once is not refused later: `sweep` tries again, and once where it does not look full.
 
         `retry_after`: seconds until there may be a place again.
         """
         if self.stage is not Stage.WAITING or attempt != self.attempt:
             return []
-        if attempt > 1:
+        if attempt > 1 or not (may_be_full or self._was_nacked):
+            self._was_nacked = True
             self._patience.on_refused()
             return []
         return self._give_up(endings.queue_full(self.subject, retry_after))
@@ -129,9 +133,11 @@ class RequestLife:
         """A worker took the request."""
         if self.stage is Stage.OVER or frame.attempt != self.attempt:
             return [self._stop(frame.instance, frame.attempt)]
-        if self.stage is Stage.RUNNING:
-            return [] if frame.instance == self.instance else [self._stop(frame.instance, frame.attempt)]
-        self._run(frame.worker, frame.instance, now, watched, copy=frame.attempt)
+        if self.stage is Stage.RUNNING and frame.instance != self.instance:
+            return [self._stop(frame.instance, frame.attempt)]
+        if self.stage is Stage.WAITING:
+            self._run(frame.worker, frame.instance, now, watched, copy=frame.attempt)
+        self._suspicion.on_start(watched)
         return []
 
     def on_ask(self, frame: Ask, now: float, watched: float) -> list[Action]:
@@ -303,7 +309,7 @@ class RequestLife:
         self.worker, self.instance, self.copy = worker, instance, copy
         self._contact = Contact(watched)
         self._patience = Patience(self._limits)
-        self._suspicion.on_start(watched)
+        self._suspicion.on_permission()
         if self.started_at is None:
             self.started_at = now
 

@@ -4,7 +4,8 @@ A worker that dies takes all its requests with it, and one of them may be the ca
 after the first they all go on at once, wherever there is room. Who was there at two deaths in a row is run apart: a
 worker runs at most one such request at a time, for the first seconds of its run, so that who dies then is known. These
 seconds double with every death: what kills late is found as well, and two hundred innocents do not wait in line for
-long. Charged is only the one that was apart when its worker died.
+long. Charged is only the one that was apart when its worker died, and had begun: what runs apart begins when the broker
+has the news of it, so that one which still waited there for another one is known as well.
 """
 
 FIRST_APART = 2.0
@@ -12,7 +13,7 @@ MAX_APART = 60.0
 OBITUARY_DELAY = 2.0
 """An obituary may be so much behind the redelivery that the same death caused."""
 MARGIN = 0.75
-"""Of the time apart: the worker counts from its start, and we from our permission, so the two must not meet."""
+"""Of the time apart: the worker counts from its start, and we from the news of it, so the two must not meet."""
 
 
 class Suspicion:
@@ -23,7 +24,8 @@ class Suspicion:
         self._killed: dict[str, str] = {}
         """Names of the workers that are charged to it, by instance."""
         self._deaths = 0
-        self._runs_since = 0.0
+        self._runs_since: float | None = None
+        """None: it may run, and has not said that it does."""
         self._doubtful: dict[str, tuple[float, str, bool]] = {}
         """Where its copy came back from before any obituary: when, the worker's name, whether it was apart there."""
 
@@ -37,8 +39,12 @@ class Suspicion:
         """For how long it must run apart at its next start; 0 for not at all."""
         return min(MAX_APART, FIRST_APART * 2.0 ** (self._deaths - 2)) if self._deaths >= 2 else 0.0
 
+    def on_permission(self) -> None:
+        """A worker may begin with it. One that must run apart may have to wait there."""
+        self._runs_since = None
+
     def on_start(self, now: float) -> None:
-        """It begins at a worker."""
+        """It begins at that worker."""
         self._runs_since = now
 
     def on_left(self, instance: str, now: float, *, worker: str, is_dead: bool) -> bool:
@@ -51,6 +57,8 @@ class Suspicion:
         self._clear_doubt(now)
         # A worker that had it twice was not dead the first time.
         self.on_alive(instance)
+        if self.apart and self._runs_since is None:
+            return False
         was_apart = self._is_apart(now)
         self._deaths += 1
         if is_dead:
@@ -73,7 +81,7 @@ class Suspicion:
             self._deaths -= 1
 
     def _is_apart(self, now: float) -> bool:
-        return now - self._runs_since < self.apart * MARGIN
+        return self._runs_since is not None and now - self._runs_since < self.apart * MARGIN
 
     def _clear_doubt(self, now: float) -> None:
         for instance, (since, _, _) in list(self._doubtful.items()):

@@ -16,6 +16,8 @@ from broker_controller.streams import GenerationStream
 
 MAX_SHOWN = 100
 """Waiting requests that the status lists, those that came first."""
+ALMOST_FULL = 0.5
+"""Of the bound: what was read up to a second ago may have doubled since."""
 
 
 class WaitingRequest(Struct, frozen=True):
@@ -54,6 +56,10 @@ class WaitingLine:
         """Seconds until the model's queue has a place again."""
         length = self._queue_lengths().get(model, self._max_length)
         return self._forecasts.retry_after(model, length, self._max_length, now)
+
+    def may_be_full(self, model: str) -> bool:
+        """Whether the model's queue can have reached its bound since it was last read."""
+        return self._queue_lengths().get(model, 0) >= self._max_length * ALMOST_FULL
 
     def retry_after_deadline(self, life: RequestLife, now: float) -> float:
         """Seconds until one like this may be served, whose time is up."""

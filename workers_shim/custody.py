@@ -136,6 +136,9 @@ class Custody:
         self._links.drop(held.outgoing)
         if self._current.get(held.key) is held:
             del self._current[held.key]
+        if held.go is not None:
+            # Its engine has not begun, and so has nothing to come back from.
+            held.go, held.released = None, True
         if held.released:
             self._finish(held)
 
@@ -178,10 +181,24 @@ class Custody:
             outgoing.released()
             return
         self.outbox.note(controller, Started(stream, go.attempt, self._worker, self._instance))
-        assignment = Assignment(
-            held.generate, go.attempt, go.next_seq, go.text, go.apart > 0, held.deadline, go.choices
-        )
-        self._executor.start(assignment, outgoing)
+        if go.apart > 0:
+            # Who has begun is charged with the death of this worker: that is to be known before it can kill.
+            held.go = go
+        else:
+            self._begin(held, outgoing, go)
+
+    def _begin(self, held: Held, outgoing: Outgoing, go: Go) -> None:
+        suspect = go.apart > 0
+        work = Assignment(held.generate, go.attempt, go.next_seq, go.text, suspect, held.deadline, go.choices)
+        self._executor.start(work, outgoing)
+
+    def on_start_confirmed(self, key: Key, note: Started) -> None:
+        """The controller's queue has the news: what runs apart begins."""
+        held = self._current.get(key)
+        if held is not None and held.go is not None and held.outgoing is not None and self.is_current(key, note):
+            go, held.go = held.go, None
+            self._apart.began(held, go.apart)
+            self._begin(held, held.outgoing, go)
 
     # --- what became of the answers
 
@@ -199,9 +216,7 @@ class Custody:
     def on_settled(self, outgoing: Outgoing) -> None:
         """All of it is in the controller's queue, or with the controller."""
         held = self._by_outgoing.get(outgoing)
-        if held is None:
-            return
-        if held.released:
+        if held is not None and held.released:
             self._finish(held)
 
     def on_held(self, outgoing: Outgoing) -> None:
@@ -214,14 +229,14 @@ class Custody:
         """Its controller did not come back."""
         held = self._by_outgoing.get(outgoing)
         if held is not None:
-            _log.warning("request abandoned %s reason=its controller is gone", _name(held))
+            _log.warning("request abandoned %s reason=its controller is gone", held)
             self.stop(held)
 
     def on_note_returned(self, key: Key, note: Started | Ask) -> None:
         """Its controller is gone before anything was sent: a slot is not held for that."""
         held = self._current.get(key)
         if held is not None and self.is_current(key, note):
-            _log.info("request dropped %s reason=its controller is gone", _name(held))
+            _log.info("request dropped %s reason=its controller is gone", held)
             self.stop(held)
 
     def is_current(self, key: Key, note: Started | Ask) -> bool:
@@ -252,11 +267,10 @@ class Custody:
                 self.stop(held)
             elif held.stage is Stage.ASKING and watched - held.since >= self._ask_timeout:
                 self._ask(held)
-
         for held in self._by_outgoing.values():
             if held.stage is Stage.LEAVING and not held.is_missed and now - held.since >= SLOT_LOST_AFTER:
                 held.is_missed = True
-                _log.error("engine does not come back, its slot stays taken %s", _name(held))
+                _log.error("engine does not come back, its slot stays taken %s", held)
 
     def stop_all(self) -> None:
         """The worker ends at once: every engine is told to stop, nothing is acked."""
@@ -284,8 +298,3 @@ class Custody:
             del self._current[held.key]
         if held.outgoing is not None:
             self._by_outgoing.pop(held.outgoing, None)
-
-
-def _name(held: Held) -> str:
-    generate = held.generate
-    return f"request={generate.request_id} model={generate.model} stream={generate.stream} attempt={held.attempt}"

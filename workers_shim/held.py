@@ -5,7 +5,7 @@ from typing import Protocol
 
 from broker_wire.amqp import Delivery
 from broker_wire.errors import GarbageError
-from broker_wire.messages import Generate
+from broker_wire.messages import Generate, Go
 from broker_wire.topology import MAX_NAME_BYTES
 from workers_shim.outgoing import Outgoing
 from workers_shim.slot_decisions import Lease
@@ -30,6 +30,7 @@ class Held:
         "attempt",
         "deadline",
         "generate",
+        "go",
         "is_missed",
         "key",
         "lease",
@@ -47,11 +48,18 @@ class Held:
         self.deadline = deadline
         self.stage = Stage.ASKING
         self.outgoing: Outgoing | None = None
+        self.go: Go | None = None
+        """With what its engine is to begin, once the controller's queue has the news of that."""
         self.released = False
         self.since = 0.0
         """When it last asked, in watched seconds; when it was told to stop, in monotonic ones."""
         self.is_missed = False
         """Its engine was told to stop long ago, and an operator has been told."""
+
+    def __str__(self) -> str:
+        """For the log."""
+        generate = self.generate
+        return f"request={generate.request_id} model={generate.model} stream={generate.stream} attempt={self.attempt}"
 
 
 class Desk(Protocol):

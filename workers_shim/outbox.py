@@ -255,6 +255,9 @@ class Outbox:
         if draft.link.gone:
             # It has a queue again, although nothing was heard of it yet.
             self._links.spoke(draft.link.controller)
+        for note in draft.notes:
+            if isinstance(note, Started):
+                self._listener.on_start_confirmed((draft.link.controller, note.stream), note)
         for outgoing, sent in draft.entries:
             if outgoing.dropped:
                 continue

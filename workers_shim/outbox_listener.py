@@ -28,5 +28,8 @@ class OutboxListener(Protocol):
     def on_note_returned(self, key: Key, note: Started | Ask) -> None:
         """The controller of this request has no queue any more."""
 
+    def on_start_confirmed(self, key: Key, note: Started) -> None:
+        """The controller's queue has the news of this start."""
+
     def is_current(self, key: Key, note: Started | Ask) -> bool:
         """Whether a note that was lost on the way still says what is so."""

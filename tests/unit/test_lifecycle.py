@@ -129,8 +129,23 @@ def test_a_pinned_request_without_its_worker_ends() -> None:
     assert isinstance(error_of(new_life(Place.PINNED).on_returned(1)), WorkerNotFoundError)
 
 
+def test_a_queue_that_does_not_look_full_is_asked_once_more() -> None:
+    life = new_life()
+    assert life.on_nacked(1, may_be_full=False) == []
+    assert life.sweep(NOW + 0.5, NOW + 0.5, has_worker=True) == [Publish(Place.MODEL, 1, ask_first=False)]
+    assert isinstance(error_of(life.on_nacked(1, may_be_full=False)), QueueFullError)
+
+
+def test_a_queue_whose_node_has_died_is_waited_for() -> None:
+    life = new_life()
+    life.on_nacked(1, may_be_full=False)
+    life.sweep(NOW + 0.5, NOW + 0.5, has_worker=True)
+    assert life.on_returned(1, NOW + 0.5, is_served=True) == []
+    assert life.sweep(NOW + 1, NOW + 1, has_worker=True) == [Publish(Place.MODEL, 1, ask_first=False)]
+
+
 def test_a_full_queue_refuses_a_new_request_but_never_one_that_was_accepted_before() -> None:
-    assert isinstance(error_of(new_life().on_nacked(1)), QueueFullError)
+    assert isinstance(error_of(new_life().on_nacked(1, may_be_full=True)), QueueFullError)
     life = new_life()
     assert life.on_reconnect(NOW) == [Publish(Place.MODEL, 2, ask_first=False)]
     assert life.on_nacked(2) == []
@@ -339,15 +354,28 @@ def test_the_clock_of_a_death_stands_still_with_the_watched_one() -> None:
     assert life.sweep(NOW + 50, NOW, has_worker=True) == []
 
 
-def die_and_go_on(life: RequestLife, former: str, following: str, *, obituary_first: bool) -> list[Action]:
-    """A worker dies; its copy is redelivered to the next one. Either news may be the first."""
+def die_and_go_on(
+    life: RequestLife, former: str, following: str, *, obituary_first: bool, begins: bool = True
+) -> list[Action]:
+    """A worker dies; its copy is redelivered to the next one, which begins with it. Either news may be the first."""
     actions = []
     if obituary_first:
         actions += life.on_obituary(former, NOW, in_order=False)
     actions += life.on_ask(ask(following), NOW, NOW)
     if not obituary_first:
         actions += life.on_obituary(former, NOW + 0.01, in_order=False)
+    if begins and life.stage is Stage.RUNNING:
+        assert life.on_started(Started(7, life.attempt, f"worker-{following}", following), NOW, NOW) == []
     return actions
+
+
+@pytest.mark.parametrize("obituary_first", [True, False])
+def test_who_waits_for_another_suspect_when_its_worker_dies_is_charged_with_nothing(obituary_first: bool) -> None:
+    life = running_life(max_kills=1)
+    die_and_go_on(life, "i1", "i2", obituary_first=obituary_first)
+    for number in range(2, 20):
+        actions = die_and_go_on(life, f"i{number}", f"i{number + 1}", obituary_first=obituary_first, begins=False)
+        assert the_go(actions).apart == 2.0
 
 
 @pytest.mark.parametrize("obituary_first", [True, False])
@@ -378,8 +406,8 @@ def test_who_runs_beyond_its_time_apart_is_not_charged() -> None:
 
 def test_a_suspect_that_a_living_worker_gives_back_is_charged_with_nothing() -> None:
     life = running_life(max_kills=1)
-    for number in (1, 2):
-        die_and_go_on(life, f"i{number}", f"i{number + 1}", obituary_first=True)
+    die_and_go_on(life, "i1", "i2", obituary_first=True)
+    die_and_go_on(life, "i2", "i3", obituary_first=True, begins=False)
     for number in range(4, 20):
         assert life.on_given_back(life.attempt, life.instance) == []
         assert life.stage is Stage.WAITING
@@ -388,10 +416,11 @@ def test_a_suspect_that_a_living_worker_gives_back_is_charged_with_nothing() -> 
 
 def test_a_request_that_is_redelivered_before_it_is_known_to_be_given_back_is_charged_with_nothing() -> None:
     life = running_life(max_kills=1)
-    for number in (1, 2):
-        die_and_go_on(life, f"i{number}", f"i{number + 1}", obituary_first=True)
+    die_and_go_on(life, "i1", "i2", obituary_first=True)
+    die_and_go_on(life, "i2", "i3", obituary_first=True, begins=False)
     attempt = life.attempt
-    assert the_go(life.on_ask(ask("i4"), NOW, NOW)).apart == 4.0
+    assert the_go(life.on_ask(ask("i4"), NOW, NOW)).apart == 2.0
+    life.on_started(Started(7, life.attempt, "worker-i4", "i4"), NOW, NOW)
     life.on_given_back(attempt, "i3")
     assert life.instance == "i4"
     assert life.on_obituary("i3", NOW, in_order=False) == []
