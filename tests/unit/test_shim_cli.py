@@ -11,7 +11,8 @@ from pathlib import Path
 import pytest
 
 from workers_shim import Worker, cli
-from workers_shim.settings import SettingError, parse
+from workers_shim.options import SettingError
+from workers_shim.settings import parse
 
 NOBODY_LISTENS = "amqp://localhost:1/"
 PATIENCE = 30.0

@@ -1,0 +1,12 @@
+"""The engines on the command line, one a file: their options, and how a worker gets their models.
+
+Nothing here imports an engine before it is asked for, so the program works with the base install.
+"""
+
+from workers_shim.commands.command import EngineCommand
+from workers_shim.commands.echo import ECHO
+from workers_shim.commands.llamacpp import LLAMACPP
+from workers_shim.commands.run import RUN
+
+COMMANDS: tuple[EngineCommand, ...] = (ECHO, LLAMACPP, RUN)
+"""In the order of `--help`."""
