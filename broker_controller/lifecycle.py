@@ -149,8 +149,8 @@ class RequestLife:
             if frame.attempt != self.copy or (is_back and frame.instance != self.instance):
                 return [self._stop(frame.instance, frame.attempt)]
             if now < self._hold_until and frame.instance != self.instance:
-                self._held = frame
-                return []
+                former, self._held = self._held, frame
+                return [self._stop(former.instance, former.attempt)] if former and former != frame else []
         return self._hand_over(frame, now, watched)
 
     def on_gone(self, attempt: int, instance: str) -> list[Action]:

@@ -471,6 +471,14 @@ def test_a_copy_that_waits_for_the_former_worker_goes_when_that_one_has_lost_the
     assert life.instance == "i2"
 
 
+def test_of_two_copies_that_wait_for_the_former_worker_the_earlier_is_stopped() -> None:
+    life = running_life(text="ab")
+    life.on_reconnect(NOW)
+    assert life.on_ask(ask("i2"), NOW + 0.1, NOW) == []
+    assert life.on_ask(ask("i2"), NOW + 0.2, NOW) == []
+    assert life.on_ask(ask("i3"), NOW + 0.3, NOW) == [Tell("i2", Stop("c", 7, 1))]
+
+
 def test_a_copy_that_waits_for_the_former_worker_does_not_outwait_the_deadline() -> None:
     life = running_life(text="ab", hold=100.0)
     life.on_reconnect(NOW)
