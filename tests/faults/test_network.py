@@ -9,7 +9,7 @@ import pytest
 from broker_controller.private_node import PrivateNode
 from tests.faults.conftest import Record
 from tests.faults.history import Exchange, all_complete
-from tests.faults.scene import QUEUED, Scene
+from tests.faults.scene import QUEUED, TOKENS, Scene
 from tests.integration.amqp_harness import Proxy
 from tests.waiting import eventually, eventually_sync
 
@@ -103,7 +103,7 @@ async def test_a_controller_that_returns_goes_on_with_its_streams(
 
 async def test_a_controller_that_is_back_beside_its_old_queue(scene: Scene, cable: Proxy, record: Record) -> None:
     await asyncio.to_thread(scene.start, "w1", "w2", controller=("--broker-url", cable.url))
-    await scene.bring(mid_stream=4, starting=4, queued=4)
+    await scene.bring(mid_stream=4, starting=4, queued=4, tokens=2 * TOKENS)
     scene.fault()
     cable.half_open()
     # Until the broker misses the heartbeats of the old one: every reply is routed, whoever reads it.
