@@ -1,8 +1,7 @@
 """An HTTP worker of the old kind, called by its own protocol: LLaVA's and FastChat's.
 
-Used by `bridge` (its status) and `bridge_engine` (its answers). What it sends is a stranger's: sizes are bounded,
-redirects are not followed, and it is called at the addresses that were admitted, never by name. It knows nothing of
-the broker.
+Used by `engine` for its answers, and by whoever watches it for its status. What it sends is a stranger's: sizes are
+bounded, redirects are not followed, and it is called at the bases of its address only. It knows nothing of the broker.
 """
 
 import contextlib
@@ -16,7 +15,7 @@ import httpx
 import msgspec
 from msgspec import Struct
 
-from broker_controller.address_guard import AdmittedAddress
+from workers_shim.engines.http.address import HttpAddress
 
 CONNECT_TIMEOUT = 5.0
 """Seconds; also for the answer to a question that needs no generation, as in LLaVA and FastChat."""
@@ -64,7 +63,7 @@ class Answer(Struct):
 class OldWorker:
     """Calls one worker. Each request has a connection of its own: to close it is how the worker learns of a cancel."""
 
-    def __init__(self, address: AdmittedAddress, tls: ssl.SSLContext) -> None:
+    def __init__(self, address: HttpAddress, tls: ssl.SSLContext) -> None:
         """`tls` checks the certificate of an https:// worker."""
         self.address = address
         self._tls = tls

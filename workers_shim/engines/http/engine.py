@@ -1,7 +1,7 @@
-"""The engine of a bridged worker: it calls an HTTP worker of the old kind and yields its answer as deltas.
+"""Calls an HTTP worker of the old kind and yields its answer as deltas.
 
-An ordinary user of `workers_shim`: slots, acks, cancels and deadlines are the shim's. Made by `bridge`, one for each
-HTTP worker, whatever models it has.
+An ordinary user of `workers_shim`: slots, acks, cancels and deadlines are the shim's. Made by the command `http` and by
+the controller's bridges, one for each HTTP worker, whatever models it has.
 
 An answer that another worker began goes on from its text, which an old worker takes for a part of the prompt.
 """
@@ -11,9 +11,8 @@ import contextlib
 import logging
 from collections.abc import AsyncGenerator, AsyncIterator, Callable
 
-from broker_controller.bridge_prompt import Conversation, conversation_from
-from broker_controller.bridge_task import Begun, Task, estimate_tokens, go_on, make_task
-from broker_controller.old_worker import (
+from workers_shim import Chunk, Lost, Request, RequestError, Unavailable, Usage
+from workers_shim.engines.http.old_worker import (
     Answer,
     BrokenOffError,
     NotThereError,
@@ -22,20 +21,21 @@ from broker_controller.old_worker import (
     RefusedError,
     UnreachableError,
 )
-from broker_controller.text_guard import PromptStripper, Shown, TextGuard, find_stop
-from workers_shim import Chunk, Lost, Request, RequestError, Unavailable, Usage
+from workers_shim.engines.http.prompt import Conversation, conversation_from
+from workers_shim.engines.http.task import Begun, Task, estimate_tokens, go_on, make_task
+from workers_shim.text_guard import PromptStripper, Shown, TextGuard, find_stop
 
 _log = logging.getLogger(__name__)
 
 LEAVING_TIME = 0.25
-"""Seconds in which a bridge whose worker is away stops taking requests."""
+"""Seconds in which whoever serves a worker that is away stops taking requests."""
 # FastChat: fastchat/constants.py. Its other codes are the worker's own trouble.
 _REQUEST_CODES = frozenset({40001, 40302, 40303})
 # LLaVA and FastChat show this for every error; FastChat writes the reason behind it, in brackets.
 _NO_REASON = "NETWORK ERROR DUE TO HIGH TRAFFIC"
 
 
-class BridgeEngine:
+class HttpEngine:
     """Calls one HTTP worker. `generate` is the function that a `workers_shim.Worker` serves."""
 
     def __init__(self, worker: OldWorker, on_unreachable: Callable[[str], None]) -> None:
@@ -83,7 +83,7 @@ class BridgeEngine:
             self._leaves_prompts_out.add(request.model)
 
     async def _leave(self, error: OldWorkerError) -> None:
-        """Until the bridge has left the queues, a request that is given back would come straight back."""
+        """Until the queues have been left, a request that is given back would come straight back."""
         self._on_unreachable(str(error))
         await asyncio.sleep(LEAVING_TIME)
 
