@@ -70,7 +70,7 @@ def _add_engine(engines: "argparse._SubParsersAction[argparse.ArgumentParser]", 
     )
     command.set_defaults(engine=engine)
     _add_engine_options(command, engine)
-    _worker(command)
+    _worker(command, engine)
     _broker(command)
 
 
@@ -91,11 +91,16 @@ def _add_engine_options(command: argparse.ArgumentParser, engine: EngineCommand)
     engine.add_options(group)
 
 
-def _worker(command: argparse.ArgumentParser) -> None:
+def _worker(command: argparse.ArgumentParser, engine: EngineCommand) -> None:
     group = Options(command, "worker")
     group.add("--name", type=checked(check_worker_name), metavar="W", help="unique in the fleet (default: made up)")
-    group.add("--slots", type=int, metavar="N", help="requests that run at once (default: 1)")
-    group.add("--speed", type=float, metavar="F", help="relative to the other workers (default: 1)")
+    group.add("--slots", type=int, metavar="N", help=f"requests that run at once (default: {engine.default_slots})")
+    group.add(
+        "--speed",
+        type=float,
+        metavar="F",
+        help=f"relative to the other workers (default: {engine.default_speed})",
+    )
     group.add(
         "--drain-timeout",
         type=float,

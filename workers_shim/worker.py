@@ -214,6 +214,14 @@ class Worker:
                 await asyncio.wait([finished], timeout=LAST_WORDS)
             raise
 
+    def report_elsewhere(self, requests: int) -> None:
+        """Say how many requests what is behind this worker has from others, so that dispatch counts them, too.
+
+        Of use while it lives only. Called from any thread.
+        """
+        if self._life is not None:
+            self._life.call(lambda session: session.set_elsewhere(requests))
+
     def drain(self) -> None:
         """Take no new request, finish what runs, leave. Called from any thread."""
         if self._life is not None:

@@ -30,6 +30,7 @@ class EngineCommand(Struct, frozen=True):
         add_options: adds the engine's own options; they are in a group with `--model`, where there is one.
         make_worker: the worker that gets the settings, and then the models.
         default_model: the name that a model has without `--model`, in words.
+        default_slots, default_speed: what `--help` says of them; `make_worker` and `register` see to it.
         register: put the engine's models into a worker that has its settings. It imports what the engine needs.
             `options.models` has the names from `--model`, or is None. Raises: ValueError, SettingError.
     """
@@ -41,3 +42,5 @@ class EngineCommand(Struct, frozen=True):
     register: Callable[[Worker, argparse.Namespace], None]
     make_worker: Callable[[argparse.Namespace], Worker] = lambda _: Worker()
     default_model: str = ""
+    default_slots: int = 1
+    default_speed: str = "1"

@@ -9,7 +9,7 @@ An answer that another worker began goes on from its text, which an old worker t
 import asyncio
 import contextlib
 import logging
-from collections.abc import AsyncGenerator, AsyncIterator, Callable
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping
 
 from workers_shim import Chunk, Lost, Request, RequestError, Unavailable, Usage
 from workers_shim.engines.http.old_worker import (
@@ -36,12 +36,19 @@ _NO_REASON = "NETWORK ERROR DUE TO HIGH TRAFFIC"
 
 
 class HttpEngine:
-    """Calls one HTTP worker. `generate` is the function that a `workers_shim.Worker` serves."""
+    """Calls one HTTP worker. `generate` is the function that a `workers_shim.Worker` serves.
+
+    Attributes:
+        their_names: what the HTTP worker calls the models that have other names here.
+        running: answers that are being made now.
+    """
 
     def __init__(self, worker: OldWorker, on_unreachable: Callable[[str], None]) -> None:
         """`on_unreachable`: told, with the reason, from the engine's thread, before a request is given back."""
         self._worker = worker
         self._on_unreachable = on_unreachable
+        self.their_names: Mapping[str, str] = {}
+        self.running = 0
         self._conversations: dict[str, Conversation | None] = {}
         self._leaves_prompts_out: set[str] = set()
 
@@ -52,6 +59,8 @@ class HttpEngine:
             of its answer; OldWorkerError.
         """
         has_begun = bool(request.resume_text)
+        request.model = self.their_names.get(request.model, request.model)
+        self.running += 1
         try:
             task = make_task(request, await self._conversation(request.model))
             if has_begun:
@@ -79,6 +88,8 @@ class HttpEngine:
             raise Lost(str(error)) from error
         except RefusedError as error:
             raise RequestError(str(error)) from error
+        finally:
+            self.running -= 1
         if stripper.leaves_prompt_out:
             self._leaves_prompts_out.add(request.model)
 
