@@ -44,7 +44,7 @@ def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     options = build_parser().parse_args(arguments)
     # Empty, as a script's unset variable is: not given.
     options.broker_url = options.broker_url or os.environ.get(variable_of("--broker-url")) or None
-    if options.engine.model_names is not ModelNames.IN_PYTHON and options.models is None:
+    if options.models is None:
         options.models = _models_of_environment()
         if options.models is None and options.engine.model_names is ModelNames.REQUIRED:
             raise SettingError("say which model to serve: --model NAME")
@@ -75,9 +75,6 @@ def _add_engine(engines: "argparse._SubParsersAction[argparse.ArgumentParser]", 
 
 
 def _add_engine_options(command: argparse.ArgumentParser, engine: EngineCommand) -> None:
-    if engine.model_names is ModelNames.IN_PYTHON:
-        engine.add_options(Options(command, "what to run"))
-        return
     group = Options(command, "models")
     default = "required" if engine.model_names is ModelNames.REQUIRED else f"default: {engine.default_model}"
     group.add_without_variable(

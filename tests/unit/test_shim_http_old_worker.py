@@ -9,10 +9,10 @@ from contextlib import asynccontextmanager
 
 import pytest
 
+from workers_shim.cumulative import Answer
 from workers_shim.engines.http import old_worker
 from workers_shim.engines.http.address import HttpAddress
 from workers_shim.engines.http.old_worker import (
-    Answer,
     NotThereError,
     OldWorker,
     OldWorkerError,

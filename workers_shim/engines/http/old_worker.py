@@ -13,8 +13,8 @@ from typing import Any
 
 import httpx
 import msgspec
-from msgspec import Struct
 
+from workers_shim.cumulative import Answer, read_answer
 from workers_shim.engines.http.address import HttpAddress
 
 CONNECT_TIMEOUT = 5.0
@@ -48,16 +48,6 @@ class RefusedError(OldWorkerError):
 
 class NotThereError(OldWorkerError):
     """The worker has no such endpoint."""
-
-
-class Answer(Struct):
-    """One object of a stream. All but the text and the code are as the worker wrote them."""
-
-    text: str = ""
-    error_code: int = 0
-    usage: Any = None
-    finish_reason: Any = None
-    logprobs: Any = None
 
 
 class OldWorker:
@@ -116,13 +106,8 @@ class OldWorker:
         if len(last) > MAX_OBJECT_BYTES:
             raise OldWorkerError(f"{self._name} sends an object of more than {MAX_OBJECT_BYTES} bytes")
         try:
-            return msgspec.json.decode(last, type=Answer)
-        except (msgspec.DecodeError, UnicodeDecodeError):
-            pass
-        try:
-            # Python's writer makes JSON that is none: NaN among logprobs, half a surrogate pair in a text.
-            return msgspec.convert(json.loads(last), Answer)
-        except (ValueError, RecursionError) as error:
+            return read_answer(last)
+        except ValueError as error:
             raise OldWorkerError(f"{self._name} sends something that is no object of its protocol") from error
 
     @contextlib.asynccontextmanager
