@@ -1,6 +1,7 @@
 """The public API on a real broker: whole processes with engines that misbehave, and a worker whose models change."""
 
 import asyncio
+import json
 import os
 import signal
 from collections.abc import AsyncIterator, Callable, Iterator
@@ -90,6 +91,21 @@ async def test_engines_that_block_or_compute_or_raise_disturb_nobody(
     worker.wait_for_output(rf"ERROR request failed request={failed.request_id} model=raises")
     worker.wait_for_output("^ZeroDivisionError: division by zero$")
     worker.kill()
+
+
+async def test_a_request_may_kill_an_echo_that_allows_it(
+    controller: ControllerDouble, processes: Processes, broker_url: str, prefix: str
+) -> None:
+    broker = ("--broker-url", broker_url, "--prefix", prefix)
+    worker = processes.start("workers-shim", "echo", "--model", "m", "--allow-kill", *broker)
+    await controller.hears(Announce)
+
+    pace = {"tokens_per_second": 20, "die_after": 3}
+    generate = await controller.submit("m", body=json.dumps({"prompt": "a b c d", "echo_engine": pace}).encode())
+    await controller.hears(Obituary)
+
+    assert "a b c".startswith(controller.text(generate.stream))
+    assert worker.wait() == -signal.SIGKILL
 
 
 OLD_CODE = """

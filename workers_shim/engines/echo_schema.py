@@ -3,6 +3,7 @@
 It reads what schemas of tools and of `response_format` have. Both come from clients: what they make it do is bounded.
 """
 
+import contextlib
 import itertools
 import math
 from collections.abc import Iterator, Mapping
@@ -61,12 +62,19 @@ class _Builder:
             return schema["enum"][0]
         for several in ("anyOf", "oneOf"):
             if isinstance(schema.get(several), list) and schema[several]:
-                rest = {key: value for key, value in schema.items() if key not in ("anyOf", "oneOf")}
-                return self.build(_merged([rest, schema[several][0]]), depth + 1)
+                return self._one_of(schema, schema[several], depth)
         if isinstance(schema.get("allOf"), list):
             rest = {key: value for key, value in schema.items() if key != "allOf"}
             return self.build(_merged([rest, *(self._resolved(part) for part in schema["allOf"])]), depth + 1)
         return self._typed(schema, depth)
+
+    def _one_of(self, schema: dict[str, Any], alternatives: list[Any], depth: int) -> Any:
+        rest = {key: value for key, value in schema.items() if key not in ("anyOf", "oneOf")}
+        *others, last = [_merged([rest, self._resolved(part)]) for part in alternatives]
+        for other in others:
+            with contextlib.suppress(RequestError):
+                return self.build(other, depth + 1)
+        return self.build(last, depth + 1)
 
     def _typed(self, schema: dict[str, Any], depth: int) -> Any:
         match _type_of(schema):
