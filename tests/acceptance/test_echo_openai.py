@@ -48,6 +48,7 @@ def test_what_openais_clients_ask_for_comes_through_whole_and_in_streams(fleet: 
     shaped = controller.chat("x", 100, response_format=wanted).json()["choices"][0]
     assert (json.loads(shaped["message"]["content"]), shaped["finish_reason"]) == ({"city": ""}, "stop")
 
-    refused = controller.chat("x", 9, echo_engine={"fail_after": 0, "error": "request"})
-    assert refused.status_code == 400
-    assert "'echo_engine' asks for this failure" in refused.json()["error"]["message"]
+    for error, status in {"request": 400, "engine": 500, "unavailable": 502, "lost": 502}.items():
+        failed = controller.chat("x", 9, echo_engine={"fail_after": 2, "error": error})
+        assert failed.status_code == status
+        assert "'echo_engine' asks for this failure" in failed.json()["error"]["message"]

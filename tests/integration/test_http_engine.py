@@ -10,17 +10,19 @@ import pytest
 
 from broker_wire.messages import Ability, Announce, Cancel, End, Failed, FailureKind, Heartbeat, Operation, Texts, Usage
 from broker_wire.topology import Topology
+from tests.integration.bridging import BridgingController, Received, read_all
 from tests.integration.worker_harness import WITHIN, ControllerDouble
 from tests.processes import Process, Processes
 from tests.waiting import eventually
 
 
 class Site:
-    """The machine of an old worker."""
+    """The machine of an old worker, and of the worker that stands for it."""
 
-    def __init__(self, processes: Processes, port: int, broker_url: str, prefix: str) -> None:
+    def __init__(self, processes: Processes, port: int, broker_url: str, prefix: str, name: str = "w1") -> None:
         self._processes = processes
         self._port = port
+        self._name = name
         self._broker = ("--broker-url", broker_url, "--prefix", prefix)
         self.url = f"http://localhost:{port}"
 
@@ -33,7 +35,7 @@ class Site:
 
     def start_shim(self, *arguments: str) -> Process:
         return self._processes.start(
-            "python", "-m", "workers_shim", "http", "--url", self.url, "--name", "w1", *self._broker, *arguments
+            "python", "-m", "workers_shim", "http", "--url", self.url, "--name", self._name, *self._broker, *arguments
         )
 
     def seen(self) -> dict[str, Any]:
@@ -135,6 +137,34 @@ async def test_a_worker_that_is_killed_is_lost_in_the_middle_and_has_its_models_
     generate = await controller.submit("n", body=body(prompt="SAY back|"))
     await controller.frame(End, generate.stream)
     assert controller.text(generate.stream) == "back"
+
+
+async def test_an_answer_in_which_the_worker_dies_goes_on_at_another_site(
+    processes: Processes, free_port: Callable[[], int], broker_url: str, prefix: str
+) -> None:
+    words = [f"w{number}" for number in range(30)]
+    sites = {name: Site(processes, free_port(), broker_url, prefix, name) for name in ("w1", "w2")}
+    workers = {name: site.start_worker("fastchat", "--pause", "0.05") for name, site in sites.items()}
+    async with BridgingController(broker_url, prefix).running() as controller:
+        registry = controller.service.controller.registry
+        for site in sites.values():
+            site.start_shim()
+        await eventually(lambda: {record.name for record in registry.workers() if record.model_names} == {"w1", "w2"})
+        stream = await controller.ask(Operation.COMPLETION, body(model="m", prompt=f"SAY {' '.join(words)}|"))
+        received = Received()
+        while len(received.text.split()) < 5:
+            await stream.wait()
+            received.take(stream.take())
+
+        dying = stream.life.worker
+        workers[dying].kill()
+        rest = await read_all(stream)
+
+        assert received.text + rest.text == " ".join(words)
+        assert stream.life.worker != dying
+        assert rest.end is not None
+        assert rest.end.usage == Usage(7, len(words))
+        await eventually(lambda: (record := registry.get(dying)) is not None and not record.model_names)
 
 
 async def test_what_the_worker_does_for_others_is_a_part_of_its_load(controller: ControllerDouble, site: Site) -> None:

@@ -140,7 +140,7 @@ def test_what_argparse_finds_ends_with_its_usage(command: list[str], capsys: pyt
 
 @pytest.mark.parametrize(
     ("variable", "text"),
-    [("SLOTS", "many"), ("LOG_LEVEL", "loud"), ("NAME", "not allowed"), ("MODEL", "a\x01b")],
+    [("SLOTS", "many"), ("LOG_LEVEL", "loud"), ("NAME", "not allowed"), ("ALLOW_KILL", "maybe"), ("MODEL", "a\x01b")],
 )
 def test_a_variable_that_cannot_be_used_is_named(variable: str, text: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(f"WORKERS_SHIM_{variable}", text)
