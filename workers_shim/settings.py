@@ -64,7 +64,7 @@ def _add_engine(engines: "argparse._SubParsersAction[argparse.ArgumentParser]", 
     command = engines.add_parser(
         engine.name,
         help=engine.summary,
-        description=engine.summary.capitalize() + ".",
+        description=f"{engine.summary[:1].upper()}{engine.summary[1:]}.",
         epilog=_EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
