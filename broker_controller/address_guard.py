@@ -12,11 +12,10 @@ from collections.abc import Awaitable, Callable, Sequence
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
 from urllib.parse import SplitResult, urlsplit
 
-from msgspec import Struct
-
 from broker_controller.errors import AddressRefusedError, BadRequestError
 from broker_wire.errors import NameRefusedError
 from broker_wire.topology import check_worker_name
+from workers_shim.engines.http.address import HttpAddress
 
 _log = logging.getLogger(__name__)
 
@@ -31,22 +30,6 @@ RESOLVE_TIMEOUT = 5.0
 MAX_ADDRESSES = 16
 """Addresses of one name that are looked at; a name with more is refused."""
 _DEFAULT_PORTS = {"http": 80, "https": 443}
-
-
-class AdmittedAddress(Struct, frozen=True):
-    """An HTTP worker's address after the check.
-
-    Attributes:
-        url: as it registered; its name everywhere.
-        bases: the same with an IP address in place of the host's name, to be tried in order.
-        host_header: what the worker expects as `Host`.
-        server_name: whom its TLS certificate has to name; "" without TLS.
-    """
-
-    url: str
-    bases: tuple[str, ...]
-    host_header: str
-    server_name: str
 
 
 def parse_networks(texts: Sequence[str]) -> tuple[Network, ...]:
@@ -70,9 +53,10 @@ class AddressGuard:
         self._networks = tuple(networks)
         self._resolve = resolve or _resolve
 
-    async def admit(self, url: str) -> AdmittedAddress:
+    async def admit(self, url: str) -> HttpAddress:
         """Check a worker's address; every address that its host's name resolves to has to be allowed.
 
+        Returns: where to call it, by those IP addresses and not by name.
         Raises: AddressRefusedError, also logged; BadRequestError for what is no such address at all.
         """
         parts, port = _split(url)
@@ -89,7 +73,7 @@ class AddressGuard:
                 )
         path = parts.path.rstrip("/")
         bases = tuple(f"{parts.scheme}://{_in_url(address)}:{port}{path}" for address in dict.fromkeys(addresses))
-        return AdmittedAddress(url, bases, parts.netloc, host if parts.scheme == "https" else "")
+        return HttpAddress(url, bases, parts.netloc, host if parts.scheme == "https" else "")
 
     async def _addresses_of(self, url: str, host: str) -> Sequence[str]:
         try:

@@ -12,16 +12,17 @@ import ssl
 from collections.abc import Mapping
 from typing import Any
 
-from broker_controller.address_guard import AddressGuard, AdmittedAddress
+from broker_controller.address_guard import AddressGuard
 from broker_controller.bridge_claims import Claims
 from broker_controller.bridged_worker import STATUS_PATH, BridgeConfig, BridgedWorker, Profile, State
 from broker_controller.controller import Controller
 from broker_controller.links import Links
-from broker_controller.old_worker import CONNECT_TIMEOUT, OldWorker, OldWorkerError
 from broker_controller.registration import WorkerStatus, clamp_queue_length
 from broker_controller.registry import Change
 from broker_controller.watched_clock import WatchedClock
 from broker_wire.messages import UpstreamHeartbeat, UpstreamRegistration
+from workers_shim.engines.http.address import HttpAddress
+from workers_shim.engines.http.old_worker import CONNECT_TIMEOUT, OldWorker, OldWorkerError
 
 _log = logging.getLogger(__name__)
 
@@ -185,7 +186,7 @@ class Bridges:
 
     # --- inside
 
-    def _keep(self, url: str, profile: Profile, address: AdmittedAddress | None) -> BridgedWorker:
+    def _keep(self, url: str, profile: Profile, address: HttpAddress | None) -> BridgedWorker:
         worker = self._workers.get(url)
         if worker is not None:
             worker.update(profile, address)
@@ -208,7 +209,7 @@ class Bridges:
         else:
             self._workers.pop(worker.url, None)
 
-    async def _ask_status(self, address: AdmittedAddress) -> Mapping[str, Any] | None:
+    async def _ask_status(self, address: HttpAddress) -> Mapping[str, Any] | None:
         try:
             async with asyncio.timeout(CONNECT_TIMEOUT):
                 answer = await OldWorker(address, self._tls).ask(STATUS_PATH, {})

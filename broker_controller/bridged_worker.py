@@ -18,15 +18,16 @@ from enum import StrEnum
 
 from msgspec import Struct
 
-from broker_controller.address_guard import AddressGuard, AdmittedAddress
+from broker_controller.address_guard import AddressGuard
 from broker_controller.bridge_claims import Claim, Claims
-from broker_controller.bridge_engine import BridgeEngine
 from broker_controller.errors import ServiceError
-from broker_controller.old_worker import CONNECT_TIMEOUT, OldWorker, OldWorkerError
 from broker_wire.amqp import TLSFiles
 from broker_wire.topology import QueueBounds
 from workers_shim import Worker
 from workers_shim.config import LeaveReason
+from workers_shim.engines.http.address import HttpAddress
+from workers_shim.engines.http.engine import HttpEngine
+from workers_shim.engines.http.old_worker import CONNECT_TIMEOUT, OldWorker, OldWorkerError
 
 _log = logging.getLogger(__name__)
 
@@ -78,7 +79,7 @@ class BridgedWorker:
         self,
         url: str,
         profile: Profile,
-        address: AdmittedAddress | None,
+        address: HttpAddress | None,
         *,
         claims: Claims,
         guard: AddressGuard,
@@ -102,7 +103,7 @@ class BridgedWorker:
 
     # --- what is new
 
-    def update(self, profile: Profile, address: AdmittedAddress | None) -> None:
+    def update(self, profile: Profile, address: HttpAddress | None) -> None:
         """It registered again, perhaps with other models, or at another address behind the same name."""
         if profile != self.profile:
             self.profile = profile
@@ -213,7 +214,7 @@ class BridgedWorker:
             drain_timeout=config.drain_timeout,
             bridged=True,
         )
-        engine = BridgeEngine(client, self._from_engine_thread(self._note_unreachable))
+        engine = HttpEngine(client, self._from_engine_thread(self._note_unreachable))
         abilities = ("chat", "completion", "vision") if profile.multimodal else ("chat", "completion")
         for model in profile.models:
             worker.add_model(model, engine.generate, abilities=abilities, resume="prefix", shared_loop=True)

@@ -20,7 +20,7 @@ from workers_shim.settings import parse
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Returns the process's exit code: 2 for what cannot be started as it was asked for."""
+    """Returns the process's exit code: 2 for what cannot be started as it was asked for, 130 for Ctrl-C before that."""
     try:
         options = parse(arguments)
         log_to_stderr(options.log_level)
@@ -28,6 +28,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except (SettingError, ValueError) as error:
         print(f"workers-shim: {error}", file=sys.stderr)  # noqa: T201 - for whoever typed the command
         return 2
+    except KeyboardInterrupt:
+        # Before the worker lives, while its engine loads or is waited for.
+        return 130
     return 0
 
 

@@ -47,6 +47,13 @@ def variable_of(option: str) -> str:
     return ENVIRONMENT_PREFIX + option.removeprefix("--").replace("-", "_").upper()
 
 
+def yes_or_no(text: str) -> bool:
+    """A `type` for argparse, of an option with `nargs="?"` and `const=True`. Raises: argparse.ArgumentTypeError."""
+    if text.lower() not in ("yes", "no"):
+        raise argparse.ArgumentTypeError(f"has to be yes or no, not {text!r}")
+    return text.lower() == "yes"
+
+
 def checked(check: Callable[[str], str]) -> Callable[[str], str]:
     """A `type` for argparse, which prints an ArgumentTypeError's own text, and none of a ValueError's."""
 

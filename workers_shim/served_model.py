@@ -4,7 +4,7 @@ Made by `worker`, used by `execution` and `run`.
 """
 
 import inspect
-from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from msgspec import Struct
@@ -12,12 +12,13 @@ from msgspec import Struct
 from broker_wire.messages import Ability, ModelCard, ResumeMode
 from broker_wire.topology import check_model_name
 from workers_shim.request import Chunk, Request
+from workers_shim.shapes import Yields, convert, convert_async, converter_of
 
 Answer = str | Chunk
 
-GenerateFunction = Callable[[Request], Iterable[Answer] | AsyncIterator[Answer] | Answer | Coroutine[Any, Any, Answer]]
-"""What a user writes: a generator function, plain or asynchronous; of a model that does not stream also one that
-returns its answer."""
+GenerateFunction = Callable[[Request], Iterable[Any] | AsyncIterator[Any] | Any | Coroutine[Any, Any, Any]]
+"""What a user writes: a generator function, plain or asynchronous, of what its model `yields`; of a model that does not
+stream also one that returns its answer."""
 
 
 ResumeWays = str | Sequence[str]
@@ -34,6 +35,7 @@ class ServedModel(Struct, frozen=True):
     generate: GenerateFunction
     resume: ResumeChoice = ResumeMode.NEVER
     shared_loop: bool = False
+    yields: Yields = Yields.DELTAS
 
     @property
     def name(self) -> str:
@@ -49,6 +51,13 @@ class ServedModel(Struct, frozen=True):
 
         Raises: TypeError, when it is no generator, and the model streams; whatever it raises itself.
         """
+        items = self._items(request)
+        if self.yields is Yields.DELTAS:
+            return items
+        converter = converter_of(self.yields, request)
+        return convert_async(items, converter) if isinstance(items, AsyncIterator) else convert(items, converter)
+
+    def _items(self, request: Request) -> Iterator[Any] | AsyncIterator[Any]:
         items = self.generate(request)
         if isinstance(items, AsyncIterator):
             return items
@@ -57,9 +66,11 @@ class ServedModel(Struct, frozen=True):
                 return _once(items)
             items.close()
             raise self._has_to_yield()
-        if isinstance(items, str | Chunk) and not self.card.streams and not self.shared_loop:
+        # An answer may be iterable itself: a dict is, and so are objects of `openai.types`.
+        is_one = isinstance(items, str | bytes | Chunk | Mapping) or hasattr(items, "model_dump_json")
+        if is_one and not self.card.streams and not self.shared_loop:
             return iter([items])
-        if isinstance(items, str) or not isinstance(items, Iterable):
+        if is_one or not isinstance(items, Iterable):
             raise self._has_to_yield()
         if self.shared_loop:
             raise TypeError(f"model {self.name!r} has shared_loop=True: its function has to be an async generator")
@@ -67,12 +78,12 @@ class ServedModel(Struct, frozen=True):
 
     def _has_to_yield(self) -> TypeError:
         if not self.card.streams:
-            return TypeError(f"the function of model {self.name!r} has to return a str or a Chunk, or to yield them")
+            return TypeError(f"the function of model {self.name!r} has to return its answer, or to yield it")
         text = f"the function of model {self.name!r} has to yield its chunks, not to return them"
         return TypeError(f"{text}; one that returns its answer has streams=False")
 
 
-async def _once(answer: Coroutine[Any, Any, Answer]) -> AsyncIterator[Answer]:
+async def _once(answer: Coroutine[Any, Any, Any]) -> AsyncIterator[Any]:
     yield await answer
 
 
@@ -85,6 +96,7 @@ def serve(
     resume: ResumeChoice,
     shared_loop: bool,
     streams: bool = True,
+    yields: str = Yields.DELTAS,
 ) -> ServedModel:
     """Check what a user says of a model.
 
@@ -100,12 +112,15 @@ def serve(
             resume = _read_ways(resume)
         except ValueError as error:
             raise ValueError(f"resume of model {name!r} {error}") from None
+    if yields not in tuple(Yields):
+        shapes = ", ".join(repr(shape.value) for shape in Yields)
+        raise ValueError(f"yields of model {name!r} has to be one of {shapes}, not {yields!r}")
     if context_length is not None and context_length < 1:
         raise ValueError(f"context_length of model {name!r} has to be at least 1, not {context_length}")
     if shared_loop and inspect.isgeneratorfunction(generate):
         raise ValueError(f"model {name!r} has shared_loop=True: its function has to be an async generator")
     card = ModelCard(name, tuple(Ability(ability) for ability in abilities), context_length, streams)
-    return ServedModel(card, generate, resume, shared_loop)
+    return ServedModel(card, generate, resume, shared_loop, Yields(yields))
 
 
 def _read_ways(ways: ResumeWays) -> tuple[ResumeMode, ...]:

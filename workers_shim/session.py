@@ -58,6 +58,7 @@ class WorkerSession:
         self._clock = PausingClock(config.heartbeat_interval)
         self._clock.stop()
         self._loop = asyncio.get_running_loop()
+        self._elsewhere = 0
         self._leaving: asyncio.Future[LeaveReason] = self._loop.create_future()
         tombstones = Tombstones()
         links = ControllerLinks(self._clock.now, grace=config.grace)
@@ -143,6 +144,12 @@ class WorkerSession:
         if not self._leaving.done():
             self._leaving.set_result(LeaveReason.ENDED)
 
+    def set_elsewhere(self, requests: int) -> None:
+        """What is behind the engines has so many requests from others; they wait here, as seen by dispatch."""
+        if requests != self._elsewhere:
+            self._elsewhere = requests
+            self._announcer.changed()
+
     async def add_model(self, card: ModelCard) -> None:
         """Serve a model, too; without a connection, from the next one on.
 
@@ -187,7 +194,7 @@ class WorkerSession:
         pool = self._intake.pool
         return Condition(
             state=WorkerState.DRAINING if self._leaving.done() else WorkerState.READY,
-            load=Load(running=pool.running, waiting=pool.waiting, free=pool.free),
+            load=Load(running=pool.running, waiting=pool.waiting + self._elsewhere, free=pool.free),
             requests_done=self._custody.requests_done,
             tokens_done=self._outbox.tokens_done,
             models=tuple(self._models.values()),

@@ -44,7 +44,7 @@ def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     options = build_parser().parse_args(arguments)
     # Empty, as a script's unset variable is: not given.
     options.broker_url = options.broker_url or os.environ.get(variable_of("--broker-url")) or None
-    if options.engine.model_names is not ModelNames.IN_PYTHON and options.models is None:
+    if options.models is None:
         options.models = _models_of_environment()
         if options.models is None and options.engine.model_names is ModelNames.REQUIRED:
             raise SettingError("say which model to serve: --model NAME")
@@ -64,20 +64,17 @@ def _add_engine(engines: "argparse._SubParsersAction[argparse.ArgumentParser]", 
     command = engines.add_parser(
         engine.name,
         help=engine.summary,
-        description=engine.summary.capitalize() + ".",
+        description=f"{engine.summary[:1].upper()}{engine.summary[1:]}.",
         epilog=_EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     command.set_defaults(engine=engine)
     _add_engine_options(command, engine)
-    _worker(command)
+    _worker(command, engine)
     _broker(command)
 
 
 def _add_engine_options(command: argparse.ArgumentParser, engine: EngineCommand) -> None:
-    if engine.model_names is ModelNames.IN_PYTHON:
-        engine.add_options(Options(command, "what to run"))
-        return
     group = Options(command, "models")
     default = "required" if engine.model_names is ModelNames.REQUIRED else f"default: {engine.default_model}"
     group.add_without_variable(
@@ -91,11 +88,16 @@ def _add_engine_options(command: argparse.ArgumentParser, engine: EngineCommand)
     engine.add_options(group)
 
 
-def _worker(command: argparse.ArgumentParser) -> None:
+def _worker(command: argparse.ArgumentParser, engine: EngineCommand) -> None:
     group = Options(command, "worker")
     group.add("--name", type=checked(check_worker_name), metavar="W", help="unique in the fleet (default: made up)")
-    group.add("--slots", type=int, metavar="N", help="requests that run at once (default: 1)")
-    group.add("--speed", type=float, metavar="F", help="relative to the other workers (default: 1)")
+    group.add("--slots", type=int, metavar="N", help=f"requests that run at once (default: {engine.default_slots})")
+    group.add(
+        "--speed",
+        type=float,
+        metavar="F",
+        help=f"relative to the other workers (default: {engine.default_speed})",
+    )
     group.add(
         "--drain-timeout",
         type=float,

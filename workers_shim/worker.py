@@ -107,6 +107,7 @@ class Worker:
         resume: ResumeChoice = "never",
         shared_loop: bool = False,
         streams: bool = True,
+        yields: str = "deltas",
     ) -> Callable[[GenerateFunction], GenerateFunction]:
         """Decorate the generator function that serves a model; the arguments are `add_model`'s."""
 
@@ -119,6 +120,7 @@ class Worker:
                 resume=resume,
                 shared_loop=shared_loop,
                 streams=streams,
+                yields=yields,
             )
             return generate
 
@@ -134,12 +136,13 @@ class Worker:
         resume: ResumeChoice = "never",
         shared_loop: bool = False,
         streams: bool = True,
+        yields: str = "deltas",
     ) -> None:
         """Serve a model, from now on if the worker is live. Called from any thread.
 
         Args:
             name: what clients ask for; any text of 1 to 200 bytes.
-            generate: a generator function, plain or asynchronous, that takes a `Request` and yields `str` or `Chunk`.
+            generate: a generator function, plain or asynchronous, that takes a `Request`.
             abilities: some of "chat", "completion", "embedding", "vision".
             context_length: in tokens.
             resume: how an answer goes on that another worker began. "never": with an error. "replay": `generate` is
@@ -150,6 +153,9 @@ class Worker:
                 each has a slot's thread, and may block.
             streams: False for a function whose answer comes in one piece, yielded or returned, after however long: it
                 is never taken for stalled.
+            yields: what `generate` yields: "deltas", each a `str` or a `Chunk`; "chunks", OpenAI's as dicts, JSON or
+                objects of `openai.types`; "cumulative", the whole text so far or LLaVA's JSON of it;
+                "cumulative-after-prompt", the same with `Request.prompt` in front.
 
         Raises: ValueError with a sentence; TimeoutError when the broker does not take it.
         """
@@ -161,6 +167,7 @@ class Worker:
             resume=resume,
             shared_loop=shared_loop,
             streams=streams,
+            yields=yields,
         )
         self._executor.add(served)
         self._change(lambda session: session.add_model(served.card))
@@ -213,6 +220,14 @@ class Worker:
                 life.call(lambda session: session.end_now())
                 await asyncio.wait([finished], timeout=LAST_WORDS)
             raise
+
+    def report_elsewhere(self, requests: int) -> None:
+        """Say how many requests what is behind this worker has from others, so that dispatch counts them, too.
+
+        Of use while it lives only. Called from any thread.
+        """
+        if self._life is not None:
+            self._life.call(lambda session: session.set_elsewhere(requests))
 
     def drain(self) -> None:
         """Take no new request, finish what runs, leave. Called from any thread."""

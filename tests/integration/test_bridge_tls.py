@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from broker_controller.address_guard import AddressGuard
-from broker_controller.old_worker import OldWorker, UnreachableError
 from tests.integration.amqp_certificates import Certificates
+from workers_shim.engines.http.old_worker import OldWorker, UnreachableError
 
 
 @pytest.fixture(scope="module")

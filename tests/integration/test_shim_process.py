@@ -1,6 +1,7 @@
 """The public API on a real broker: whole processes with engines that misbehave, and a worker whose models change."""
 
 import asyncio
+import json
 import os
 import signal
 from collections.abc import AsyncIterator, Callable, Iterator
@@ -8,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from broker_wire.messages import Ability, Announce, End, Failed, Goodbye, Obituary, Texts
+from broker_wire.messages import Ability, Announce, End, Failed, Goodbye, Obituary, Piece, Texts
 from broker_wire.topology import Topology
 from tests.integration.worker_harness import WITHIN, ControllerDouble
 from tests.processes import Process, Processes
@@ -90,6 +91,68 @@ async def test_engines_that_block_or_compute_or_raise_disturb_nobody(
     worker.wait_for_output(rf"ERROR request failed request={failed.request_id} model=raises")
     worker.wait_for_output("^ZeroDivisionError: division by zero$")
     worker.kill()
+
+
+async def test_a_request_may_kill_an_echo_that_allows_it(
+    controller: ControllerDouble, processes: Processes, broker_url: str, prefix: str
+) -> None:
+    broker = ("--broker-url", broker_url, "--prefix", prefix)
+    worker = processes.start("workers-shim", "echo", "--model", "m", "--allow-kill", *broker)
+    await controller.hears(Announce)
+
+    pace = {"tokens_per_second": 20, "die_after": 3}
+    generate = await controller.submit("m", body=json.dumps({"prompt": "a b c d", "echo_engine": pace}).encode())
+    await controller.hears(Obituary)
+
+    assert "a b c".startswith(controller.text(generate.stream))
+    assert worker.wait() == -signal.SIGKILL
+
+
+OLD_CODE = """
+import json
+from collections.abc import Iterator
+from workers_shim import Request
+
+def generate(request: Request) -> Iterator[bytes]:
+    text = request.prompt
+    for word in ("once", " upon", " a", " time"):
+        text += word
+        yield json.dumps({"text": text, "error_code": 0}).encode() + b"\\0"
+
+def chat(request: Request) -> Iterator[dict]:
+    for word in ("once", " upon"):
+        yield {"choices": [{"index": 0, "delta": {"content": word}, "finish_reason": None}]}
+    yield {"choices": [{"index": 0, "delta": {}, "finish_reason": "length"}]}
+"""
+
+
+@pytest.mark.parametrize(("function", "shape"), [("generate", "cumulative-after-prompt"), ("chat", "chunks")])
+async def test_a_function_of_any_shape_is_a_worker(
+    controller: ControllerDouble,
+    processes: Processes,
+    broker_url: str,
+    prefix: str,
+    tmp_path: Path,
+    function: str,
+    shape: str,
+) -> None:
+    (tmp_path / "old_code.py").write_text(OLD_CODE)
+    path = os.pathsep.join([str(tmp_path), str(Path(__file__).parents[2])])
+    command = ("-m", "workers_shim", "run", f"old_code:{function}", "--model", "m", "--yields", shape)
+    broker = ("--broker-url", broker_url, "--prefix", prefix)
+    processes.start("python", *command, *broker, env={"PYTHONPATH": path})
+    await controller.hears(Announce)
+
+    generate = await controller.submit("m", body=PROMPT)
+    end = await controller.frame(End, generate.stream)
+
+    if shape == "chunks":
+        pieces = controller.seen(Piece, generate.stream)
+        assert [piece.text for piece in pieces] == ["once", " upon", ""]
+        assert all(piece.payload for piece in pieces)
+        assert end.finish_reason == "length"
+    else:
+        assert controller.text(generate.stream) == "once upon a time"
 
 
 async def test_a_second_signal_ends_a_worker_whose_engine_hangs(

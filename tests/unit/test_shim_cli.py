@@ -108,8 +108,11 @@ def test_an_empty_address_of_the_broker_is_one_not_given(
         (["run", "nothing"], "my_module:worker"),
         (["run", "no_such_module_at_all:worker"], "there is no module 'no_such_module_at_all'"),
         (["run", "no_such_module_at_all.inside:worker"], "there is no module 'no_such_module_at_all.inside'"),
-        (["run", "json:worker"], "'worker' in module 'json' has to be a Worker, it is nothing"),
-        (["run", "json:dumps"], "it is a function"),
+        (["run", "json:worker"], "'worker' in module 'json' has to be a Worker or a function, it is nothing"),
+        (["run", "json:__name__"], "it is a str"),
+        (["run", "json:dumps"], "--model NAME"),
+        (["http"], "--url http://localhost:21002"),
+        (["http", "--url", "localhost:21002"], "is not the address of an HTTP worker"),
     ],
 )
 def test_what_cannot_be_started_is_said_in_one_line(
@@ -137,7 +140,7 @@ def test_what_argparse_finds_ends_with_its_usage(command: list[str], capsys: pyt
 
 @pytest.mark.parametrize(
     ("variable", "text"),
-    [("SLOTS", "many"), ("LOG_LEVEL", "loud"), ("NAME", "not allowed"), ("MODEL", "a\x01b")],
+    [("SLOTS", "many"), ("LOG_LEVEL", "loud"), ("NAME", "not allowed"), ("ALLOW_KILL", "maybe"), ("MODEL", "a\x01b")],
 )
 def test_a_variable_that_cannot_be_used_is_named(variable: str, text: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(f"WORKERS_SHIM_{variable}", text)
@@ -161,6 +164,63 @@ def test_a_worker_of_the_users_own_is_run_with_what_the_command_line_says(
 
     [worker] = started
     assert (worker.config.name, worker.config.slots) == ("from-the-line", 3)
+
+
+@pytest.fixture
+def own_module(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+    """The name of a module in the working directory, with a function and a Worker."""
+    name = f"own_{tmp_path.name.replace('-', '_')}"
+    (tmp_path / f"{name}.py").write_text(
+        "from workers_shim import Worker\n"
+        "def generate(request):\n"
+        "    yield 'so far'\n"
+        "worker = Worker()\n"
+        "worker.add_model('m', generate)\n"
+    )
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    return name
+
+
+def test_a_function_is_run_under_the_names_that_the_command_line_says(started: list[Worker], own_module: str) -> None:
+    command = ["run", f"{own_module}:generate", "--model", "a", "--model", "b", "--yields", "cumulative"]
+    assert cli.main([*command, "--slots", "3"]) == 0
+
+    [worker] = started
+    assert [card.name for card in worker.models] == ["a", "b"]
+    assert worker.config.slots == 3
+
+
+def test_a_worker_of_the_users_own_has_its_models_already(
+    started: list[Worker], own_module: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert cli.main(["run", f"{own_module}:worker", "--model", "a"]) == 2
+
+    assert not started
+    assert "a Worker has its models already" in capsys.readouterr().err
+
+
+def test_an_engine_whose_package_is_not_installed_says_how_to_get_it(
+    started: list[Worker], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name in [name for name in sys.modules if name.startswith("workers_shim.engines.http")]:
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.setitem(sys.modules, "httpx", None)
+
+    assert cli.main(["http", "--url", "http://localhost:1"]) == 2
+
+    assert "pip install 'broker-controller[http]'" in capsys.readouterr().err
+
+
+def test_ctrl_c_before_the_worker_lives_ends_without_a_traceback(
+    started: list[Worker], own_module: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupt(worker: Worker) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Worker, "run", interrupt)
+
+    assert cli.main(["run", f"{own_module}:worker"]) == 130
 
 
 def test_what_a_users_module_lacks_itself_is_not_hidden(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -9,7 +9,8 @@ import pytest
 
 from broker_wire.messages import Operation
 from tests.unit.fake_stream import PATIENCE, FakeStream, assignment
-from workers_shim.engines.echo import DEFAULT_MAX_TOKENS, Echo
+from workers_shim.engines.echo import Echo
+from workers_shim.engines.echo_words import DEFAULT_MAX_TOKENS
 from workers_shim.execution import EngineExecutor
 from workers_shim.request import Chunk, Request, RequestError, Usage
 from workers_shim.served_model import serve

@@ -5,8 +5,9 @@ Nothing here imports an engine before it is asked for, so the program works with
 
 from workers_shim.commands.command import EngineCommand
 from workers_shim.commands.echo import ECHO
+from workers_shim.commands.http import HTTP
 from workers_shim.commands.llamacpp import LLAMACPP
 from workers_shim.commands.run import RUN
 
-COMMANDS: tuple[EngineCommand, ...] = (ECHO, LLAMACPP, RUN)
+COMMANDS: tuple[EngineCommand, ...] = (ECHO, LLAMACPP, HTTP, RUN)
 """In the order of `--help`."""

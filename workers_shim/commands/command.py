@@ -17,8 +17,6 @@ class ModelNames(Enum):
     """`--model` has to say them."""
     OPTIONAL = "optional"
     """`--model` may say them; else the engine knows them."""
-    IN_PYTHON = "in Python"
-    """There is no `--model`: the user's module says them."""
 
 
 class EngineCommand(Struct, frozen=True):
@@ -27,9 +25,10 @@ class EngineCommand(Struct, frozen=True):
     Attributes:
         name, summary: as `--help` lists it; the summary is a phrase in lower case.
         model_names: what becomes of `--model`.
-        add_options: adds the engine's own options; they are in a group with `--model`, where there is one.
+        add_options: adds the engine's own options; they are in a group with `--model`.
         make_worker: the worker that gets the settings, and then the models.
         default_model: the name that a model has without `--model`, in words.
+        default_slots, default_speed: what `--help` says of them; `make_worker` and `register` see to it.
         register: put the engine's models into a worker that has its settings. It imports what the engine needs.
             `options.models` has the names from `--model`, or is None. Raises: ValueError, SettingError.
     """
@@ -41,3 +40,5 @@ class EngineCommand(Struct, frozen=True):
     register: Callable[[Worker, argparse.Namespace], None]
     make_worker: Callable[[argparse.Namespace], Worker] = lambda _: Worker()
     default_model: str = ""
+    default_slots: int = 1
+    default_speed: str = "1"

@@ -2,8 +2,8 @@
 
 import pytest
 
-from broker_controller.bridge_prompt import VICUNA, conversation_from, render
 from workers_shim import RequestError
+from workers_shim.engines.http.prompt import VICUNA, conversation_from, render
 
 CHAT = [
     {"role": "system", "content": "Be brief."},

@@ -1,8 +1,7 @@
 """An HTTP worker of the old kind, called by its own protocol: LLaVA's and FastChat's.
 
-Used by `bridge` (its status) and `bridge_engine` (its answers). What it sends is a stranger's: sizes are bounded,
-redirects are not followed, and it is called at the addresses that were admitted, never by name. It knows nothing of
-the broker.
+Used by `engine` for its answers, and by whoever watches it for its status. What it sends is a stranger's: sizes are
+bounded, redirects are not followed, and it is called at the bases of its address only. It knows nothing of the broker.
 """
 
 import contextlib
@@ -14,9 +13,9 @@ from typing import Any
 
 import httpx
 import msgspec
-from msgspec import Struct
 
-from broker_controller.address_guard import AdmittedAddress
+from workers_shim.cumulative import Answer, read_answer
+from workers_shim.engines.http.address import HttpAddress
 
 CONNECT_TIMEOUT = 5.0
 """Seconds; also for the answer to a question that needs no generation, as in LLaVA and FastChat."""
@@ -51,20 +50,10 @@ class NotThereError(OldWorkerError):
     """The worker has no such endpoint."""
 
 
-class Answer(Struct):
-    """One object of a stream. All but the text and the code are as the worker wrote them."""
-
-    text: str = ""
-    error_code: int = 0
-    usage: Any = None
-    finish_reason: Any = None
-    logprobs: Any = None
-
-
 class OldWorker:
     """Calls one worker. Each request has a connection of its own: to close it is how the worker learns of a cancel."""
 
-    def __init__(self, address: AdmittedAddress, tls: ssl.SSLContext) -> None:
+    def __init__(self, address: HttpAddress, tls: ssl.SSLContext) -> None:
         """`tls` checks the certificate of an https:// worker."""
         self.address = address
         self._tls = tls
@@ -117,13 +106,8 @@ class OldWorker:
         if len(last) > MAX_OBJECT_BYTES:
             raise OldWorkerError(f"{self._name} sends an object of more than {MAX_OBJECT_BYTES} bytes")
         try:
-            return msgspec.json.decode(last, type=Answer)
-        except (msgspec.DecodeError, UnicodeDecodeError):
-            pass
-        try:
-            # Python's writer makes JSON that is none: NaN among logprobs, half a surrogate pair in a text.
-            return msgspec.convert(json.loads(last), Answer)
-        except (ValueError, RecursionError) as error:
+            return read_answer(last)
+        except ValueError as error:
             raise OldWorkerError(f"{self._name} sends something that is no object of its protocol") from error
 
     @contextlib.asynccontextmanager

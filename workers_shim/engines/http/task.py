@@ -1,6 +1,6 @@
 """A request in the words of an old worker, from its beginning or from what a client has of the answer. Pure.
 
-Used by `bridge_engine`. Two kinds of worker are told apart by whether they tell a conversation template. FastChat's do:
+Used by `engine`. Two kinds of worker are told apart by whether they tell a conversation template. FastChat's do:
 they leave the prompt out, take several stop strings, and report usage. LLaVA's do not: they need exactly one stop
 string, cut it off where they meet it, and go on; so they are given one that no text has, and the client's are looked
 for by the engine.
@@ -12,9 +12,9 @@ from typing import Any
 import msgspec
 from msgspec import Struct
 
-from broker_controller.bridge_prompt import VICUNA, Conversation, render
 from broker_wire.messages import Operation
 from workers_shim import Request, RequestError
+from workers_shim.engines.http.prompt import VICUNA, Conversation, render
 
 DEFAULT_MAX_TOKENS = 512
 """Where an OpenAI client names no number. Old workers take 256 by themselves; more costs them room for the prompt."""

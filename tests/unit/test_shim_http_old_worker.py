@@ -9,10 +9,10 @@ from contextlib import asynccontextmanager
 
 import pytest
 
-from broker_controller import old_worker
-from broker_controller.address_guard import AdmittedAddress
-from broker_controller.old_worker import (
-    Answer,
+from workers_shim.cumulative import Answer
+from workers_shim.engines.http import old_worker
+from workers_shim.engines.http.address import HttpAddress
+from workers_shim.engines.http.old_worker import (
     NotThereError,
     OldWorker,
     OldWorkerError,
@@ -39,7 +39,7 @@ async def worker_that(serve: Serve, host: str = "worker.example") -> AsyncIterat
     port = server.sockets[0].getsockname()[1]
     async with server:
         yield OldWorker(
-            AdmittedAddress(f"http://{host}:{port}", (f"http://127.0.0.1:{port}",), f"{host}:{port}", ""),
+            HttpAddress(f"http://{host}:{port}", (f"http://127.0.0.1:{port}",), f"{host}:{port}", ""),
             ssl.create_default_context(),
         )
 
@@ -168,7 +168,7 @@ async def test_a_connection_that_breaks_off_is_an_error() -> None:
 
 async def test_nobody_listening_is_unreachable(free_port: Callable[[], int]) -> None:
     bases = (f"http://127.0.0.1:{free_port()}",)
-    worker = OldWorker(AdmittedAddress("http://w:1", bases, "w:1", ""), ssl.create_default_context())
+    worker = OldWorker(HttpAddress("http://w:1", bases, "w:1", ""), ssl.create_default_context())
 
     with pytest.raises(UnreachableError, match="http://w:1 cannot be reached"):
         await answers_of(worker)
@@ -178,7 +178,7 @@ async def test_the_next_address_of_a_name_is_tried_where_nobody_listens(free_por
     async with worker_that(sending(HEAD + b'{"ok": 1}')) as worker:
         address = worker.address
         bases = (f"http://127.0.0.1:{free_port()}", *address.bases)
-        worker.address = AdmittedAddress(address.url, bases, address.host_header, "")
+        worker.address = HttpAddress(address.url, bases, address.host_header, "")
 
         assert await worker.ask("/worker_get_status", {}) == {"ok": 1}
 

@@ -1,7 +1,7 @@
-"""The engine of a bridged worker: it calls an HTTP worker of the old kind and yields its answer as deltas.
+"""Calls an HTTP worker of the old kind and yields its answer as deltas.
 
-An ordinary user of `workers_shim`: slots, acks, cancels and deadlines are the shim's. Made by `bridge`, one for each
-HTTP worker, whatever models it has.
+An ordinary user of `workers_shim`: slots, acks, cancels and deadlines are the shim's. Made by the command `http` and by
+the controller's bridges, one for each HTTP worker, whatever models it has.
 
 An answer that another worker began goes on from its text, which an old worker takes for a part of the prompt.
 """
@@ -9,12 +9,13 @@ An answer that another worker began goes on from its text, which an old worker t
 import asyncio
 import contextlib
 import logging
-from collections.abc import AsyncGenerator, AsyncIterator, Callable
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping
 
-from broker_controller.bridge_prompt import Conversation, conversation_from
-from broker_controller.bridge_task import Begun, Task, estimate_tokens, go_on, make_task
-from broker_controller.old_worker import (
-    Answer,
+import msgspec
+
+from workers_shim import Chunk, Lost, Request, RequestError, Unavailable, Usage
+from workers_shim.cumulative import Answer, Deltas
+from workers_shim.engines.http.old_worker import (
     BrokenOffError,
     NotThereError,
     OldWorker,
@@ -22,26 +23,30 @@ from broker_controller.old_worker import (
     RefusedError,
     UnreachableError,
 )
-from broker_controller.text_guard import PromptStripper, Shown, TextGuard, find_stop
-from workers_shim import Chunk, Lost, Request, RequestError, Unavailable, Usage
+from workers_shim.engines.http.prompt import Conversation, conversation_from
+from workers_shim.engines.http.task import Begun, Task, estimate_tokens, go_on, make_task
+from workers_shim.text_guard import PromptStripper
 
 _log = logging.getLogger(__name__)
 
 LEAVING_TIME = 0.25
-"""Seconds in which a bridge whose worker is away stops taking requests."""
-# FastChat: fastchat/constants.py. Its other codes are the worker's own trouble.
-_REQUEST_CODES = frozenset({40001, 40302, 40303})
-# LLaVA and FastChat show this for every error; FastChat writes the reason behind it, in brackets.
-_NO_REASON = "NETWORK ERROR DUE TO HIGH TRAFFIC"
+"""Seconds in which whoever serves a worker that is away stops taking requests."""
 
 
-class BridgeEngine:
-    """Calls one HTTP worker. `generate` is the function that a `workers_shim.Worker` serves."""
+class HttpEngine:
+    """Calls one HTTP worker. `generate` is the function that a `workers_shim.Worker` serves.
+
+    Attributes:
+        their_names: what the HTTP worker calls the models that have other names here.
+        running: answers that are being made now.
+    """
 
     def __init__(self, worker: OldWorker, on_unreachable: Callable[[str], None]) -> None:
         """`on_unreachable`: told, with the reason, from the engine's thread, before a request is given back."""
         self._worker = worker
         self._on_unreachable = on_unreachable
+        self.their_names: Mapping[str, str] = {}
+        self.running = 0
         self._conversations: dict[str, Conversation | None] = {}
         self._leaves_prompts_out: set[str] = set()
 
@@ -49,9 +54,11 @@ class BridgeEngine:
         """One answer.
 
         Raises: RequestError; Unavailable, when the worker never heard of the request; Lost, when it died in the middle
-            of its answer; OldWorkerError.
+            of its answer; OldWorkerError; EngineFailed, when the worker says that it failed.
         """
         has_begun = bool(request.resume_text)
+        request.model = self.their_names.get(request.model, request.model)
+        self.running += 1
         try:
             task = make_task(request, await self._conversation(request.model))
             if has_begun:
@@ -79,11 +86,13 @@ class BridgeEngine:
             raise Lost(str(error)) from error
         except RefusedError as error:
             raise RequestError(str(error)) from error
+        finally:
+            self.running -= 1
         if stripper.leaves_prompt_out:
             self._leaves_prompts_out.add(request.model)
 
     async def _leave(self, error: OldWorkerError) -> None:
-        """Until the bridge has left the queues, a request that is given back would come straight back."""
+        """Until the queues have been left, a request that is given back would come straight back."""
         self._on_unreachable(str(error))
         await asyncio.sleep(LEAVING_TIME)
 
@@ -140,75 +149,20 @@ async def _chunks(
     answers: AsyncIterator[Answer | None], task: Task, stripper: PromptStripper
 ) -> AsyncGenerator[str | Chunk, None]:
     """Cumulative texts to deltas, and the facts about the answer to its last chunk."""
-    guard = TextGuard((*task.their_stops, *task.our_stops))
-    logprobs = _Logprobs()
-    answer, text, finish_reason = None, "", None
-    async for latest in answers:
-        if latest is None:
-            # Empty, and yet a sign of life.
-            yield ""
-            continue
-        answer = latest
-        if answer.error_code:
-            raise _failure(answer)
-        before, text = text, stripper.answer_of(answer.text)
-        stop = find_stop(text, task.our_stops, len(before) if text.startswith(before) else 0)
-        if stop is not None:
-            text, finish_reason = text[:stop], "stop"
-        shown = guard.feed(text)
-        yield "" if shown is None else _chunk(shown, logprobs.new(answer.logprobs), task.begun)
-        if stop is not None:
+    begun = task.begun
+    deltas = Deltas(stripper, task.their_stops, task.our_stops, begun=len(begun.text))
+    async for answer in answers:
+        # Without an answer it is empty, and yet a sign of life.
+        yield "" if answer is None else deltas.feed(answer)
+        if deltas.stopped:
             break
-    if answer is None:
-        raise OldWorkerError("the HTTP worker ended the answer before it began")
-    shown = guard.finish()
-    if shown is not None:
-        yield _chunk(shown, logprobs.new(answer.logprobs), task.begun)
-    if isinstance(answer.finish_reason, str):
-        finish_reason = finish_reason or answer.finish_reason
-    # LLaVA's worker gives no reason.
-    yield Chunk(finish_reason=finish_reason or "stop", usage=_usage(answer.usage, task.begun))
-
-
-def _chunk(shown: Shown, logprobs: object, begun: Begun) -> str | Chunk:
-    if shown.replace_from is None and logprobs is None:
-        return shown.text
-    start = None if shown.replace_from is None else len(begun.text) + shown.replace_from
-    return Chunk(shown.text, replace_from=start, logprobs=logprobs)
-
-
-class _Logprobs:
-    """FastChat's logprobs are cumulative lists, too: what is new of them."""
-
-    def __init__(self) -> None:
-        self._sent = 0
-
-    def new(self, logprobs: object) -> object:
-        if not isinstance(logprobs, dict):
-            return logprobs
-        lists = [value for value in logprobs.values() if isinstance(value, list)]
-        start, self._sent = self._sent, max(map(len, lists), default=0)
-        return {key: value[start:] if isinstance(value, list) else value for key, value in logprobs.items()}
+    for item in deltas.finish():
+        if isinstance(item, Chunk) and (usage := item.usage) is not None:
+            usage = Usage(usage.prompt_tokens - begun.tokens, usage.completion_tokens + begun.tokens)
+            yield msgspec.structs.replace(item, usage=usage)
+        else:
+            yield item
 
 
 def _counted(begun: Begun) -> Usage | None:
     return None if begun.prompt_tokens is None else Usage(begun.prompt_tokens, begun.tokens)
-
-
-def _usage(usage: object, begun: Begun) -> Usage | None:
-    """Raises nothing: usage that is not understood is none."""
-    if not isinstance(usage, dict):
-        return None
-    prompt_tokens, completion_tokens = usage.get("prompt_tokens"), usage.get("completion_tokens")
-    if isinstance(prompt_tokens, int) and isinstance(completion_tokens, int):
-        return Usage(prompt_tokens - begun.tokens, completion_tokens + begun.tokens)
-    return None
-
-
-def _failure(answer: Answer) -> Exception:
-    text = answer.text.strip()
-    if _NO_REASON in text:
-        _, _, reason = text.partition("\n\n")
-        text = reason.strip().removeprefix("(").removesuffix(")") or "an error inside it, of which it gives no reason"
-    sentence = f"{text} (error_code {answer.error_code} of the HTTP worker)"
-    return RequestError(sentence) if answer.error_code in _REQUEST_CODES else OldWorkerError(sentence)

@@ -1,4 +1,4 @@
-"""From the cumulative texts of an old worker to deltas that need not be taken back. Pure; used by `bridge_engine`.
+"""From the cumulative texts of an old worker to deltas that need not be taken back. Pure; used by `cumulative`.
 
 An old worker sends the whole text again with every token, LLaVA's with the prompt before it even if asked not to. Its
 texts also shrink: where a stop string is complete it is cut off, and a character whose bytes come in several tokens

@@ -1,7 +1,7 @@
 """A chat as the one text that an old worker understands: by its own template if it tells it, else as Vicuna's. Pure.
 
 FastChat's workers tell their template as an object with roles, separators and the number of a style; the styles here
-are those that differ in punctuation only. LLaVA's workers tell nothing. Used by `bridge_engine`.
+are those that differ in punctuation only. LLaVA's workers tell nothing. Used by `engine`.
 """
 
 import logging

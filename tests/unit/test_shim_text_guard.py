@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from broker_controller.text_guard import PromptStripper, Shown, TextGuard, find_stop
+from workers_shim.text_guard import PromptStripper, Shown, TextGuard, find_stop
 
 ALPHABET = "ab#\n\ufffd "
 texts = st.text(ALPHABET, max_size=12)
