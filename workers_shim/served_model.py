@@ -5,19 +5,23 @@ Made by `worker`, used by `execution` and `run`.
 
 import inspect
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Iterator, Sequence
-from typing import Any
+from typing import Any, cast
 
 from msgspec import Struct
 
-from broker_wire.messages import Ability, ModelCard, ResumeMode
+from broker_wire.messages import Ability, ModelCard, Operation, ResumeMode
 from broker_wire.topology import check_model_name
+from workers_shim import several_prompts
+from workers_shim.embeddings import Embeddings, Encoder, as_chunks
 from workers_shim.request import Chunk, Request
 
-Answer = str | Chunk
+Answer = str | Chunk | Embeddings
+Answers = Iterator[Answer] | AsyncIterator[Answer]
+Chunks = Iterator[str | Chunk] | AsyncIterator[str | Chunk]
 
 GenerateFunction = Callable[[Request], Iterable[Answer] | AsyncIterator[Answer] | Answer | Coroutine[Any, Any, Answer]]
-"""What a user writes: a generator function, plain or asynchronous; of a model that does not stream also one that
-returns its answer."""
+"""What a user writes: a generator function, plain or asynchronous; also one that returns its answer, of a model that
+does not stream, and where the answer is `Embeddings`."""
 
 
 ResumeWays = str | Sequence[str]
@@ -34,6 +38,7 @@ class ServedModel(Struct, frozen=True):
     generate: GenerateFunction
     resume: ResumeChoice = ResumeMode.NEVER
     shared_loop: bool = False
+    many_prompts: bool = False
 
     @property
     def name(self) -> str:
@@ -44,22 +49,33 @@ class ServedModel(Struct, frozen=True):
         """How an answer to this request goes on. Raises: ValueError, if the user's function says what is no way."""
         return _read_ways(self.resume(request) if callable(self.resume) else self.resume)
 
-    def chunks(self, request: Request) -> Iterator[str | Chunk] | AsyncIterator[str | Chunk]:
-        """Call the function.
+    def chunks(self, request: Request) -> Chunks:
+        """Call the function, for a completion of several prompts once for each if it does not take them all.
 
-        Raises: TypeError, when it is no generator, and the model streams; whatever it raises itself.
+        Raises: TypeError, when it is no generator, and the model streams; RequestError; whatever it raises itself.
         """
+        if request.operation is Operation.EMBEDDING:
+            encoder = Encoder(request)
+            return as_chunks(self._call(request), encoder)
+        # What is no chunk of text is found out where the chunks are read.
+        call = cast("Callable[[Request], Chunks]", self._call)
+        if len(request.inputs) > 1 and not self.many_prompts:
+            return several_prompts.in_turn(call, request)
+        return call(request)
+
+    def _call(self, request: Request) -> Answers:
         items = self.generate(request)
         if isinstance(items, AsyncIterator):
             return items
+        is_one_piece = not self.card.streams or request.operation is Operation.EMBEDDING
         if inspect.iscoroutine(items):
-            if not self.card.streams:
+            if is_one_piece:
                 return _once(items)
             items.close()
             raise self._has_to_yield()
-        if isinstance(items, str | Chunk) and not self.card.streams and not self.shared_loop:
+        if isinstance(items, str | Chunk | Embeddings) and is_one_piece and not self.shared_loop:
             return iter([items])
-        if isinstance(items, str) or not isinstance(items, Iterable):
+        if isinstance(items, str | Chunk | Embeddings) or not isinstance(items, Iterable):
             raise self._has_to_yield()
         if self.shared_loop:
             raise TypeError(f"model {self.name!r} has shared_loop=True: its function has to be an async generator")
@@ -85,6 +101,7 @@ def serve(
     resume: ResumeChoice,
     shared_loop: bool,
     streams: bool = True,
+    many_prompts: bool = False,
 ) -> ServedModel:
     """Check what a user says of a model.
 
@@ -105,7 +122,7 @@ def serve(
     if shared_loop and inspect.isgeneratorfunction(generate):
         raise ValueError(f"model {name!r} has shared_loop=True: its function has to be an async generator")
     card = ModelCard(name, tuple(Ability(ability) for ability in abilities), context_length, streams)
-    return ServedModel(card, generate, resume, shared_loop)
+    return ServedModel(card, generate, resume, shared_loop, many_prompts)
 
 
 def _read_ways(ways: ResumeWays) -> tuple[ResumeMode, ...]:

@@ -107,6 +107,7 @@ class Worker:
         resume: ResumeChoice = "never",
         shared_loop: bool = False,
         streams: bool = True,
+        many_prompts: bool = False,
     ) -> Callable[[GenerateFunction], GenerateFunction]:
         """Decorate the generator function that serves a model; the arguments are `add_model`'s."""
 
@@ -119,6 +120,7 @@ class Worker:
                 resume=resume,
                 shared_loop=shared_loop,
                 streams=streams,
+                many_prompts=many_prompts,
             )
             return generate
 
@@ -134,12 +136,14 @@ class Worker:
         resume: ResumeChoice = "never",
         shared_loop: bool = False,
         streams: bool = True,
+        many_prompts: bool = False,
     ) -> None:
         """Serve a model, from now on if the worker is live. Called from any thread.
 
         Args:
             name: what clients ask for; any text of 1 to 200 bytes.
-            generate: a generator function, plain or asynchronous, that takes a `Request` and yields `str` or `Chunk`.
+            generate: a generator function, plain or asynchronous, that takes a `Request` and yields `str` or `Chunk`;
+                for embeddings it yields or returns `Embeddings`.
             abilities: some of "chat", "completion", "embedding", "vision".
             context_length: in tokens.
             resume: how an answer goes on that another worker began. "never": with an error. "replay": `generate` is
@@ -150,6 +154,8 @@ class Worker:
                 each has a slot's thread, and may block.
             streams: False for a function whose answer comes in one piece, yielded or returned, after however long: it
                 is never taken for stalled.
+            many_prompts: True for a function that takes a completion's list of prompts itself, in `parameters`. Any
+                other one is called for each of them.
 
         Raises: ValueError with a sentence; TimeoutError when the broker does not take it.
         """
@@ -161,6 +167,7 @@ class Worker:
             resume=resume,
             shared_loop=shared_loop,
             streams=streams,
+            many_prompts=many_prompts,
         )
         self._executor.add(served)
         self._change(lambda session: session.add_model(served.card))
