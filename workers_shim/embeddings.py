@@ -36,11 +36,15 @@ class Encoder:
     """Makes one request's chunks."""
 
     def __init__(self, request: Request) -> None:
-        """Raises: RequestError, for an encoding that nobody knows."""
+        """Raises: RequestError, for what nobody can give."""
         encoding = request.parameters.get("encoding_format")
         if encoding not in (None, "float", "base64"):
-            raise RequestError(f"'encoding_format' has to be float or base64, not {encoding!r}")
+            raise RequestError(f"'encoding_format' has to be float or base64, not {encoding!r:.40}")
         self._encode: Callable[[array[float]], Any] = _base64 if encoding == "base64" else list
+        dimensions = request.parameters.get("dimensions")
+        if dimensions is not None and (type(dimensions) is not int or dimensions < 1):
+            raise RequestError(f"'dimensions' has to be a whole number, at least 1, not {dimensions!r:.40}")
+        self._dimensions = dimensions
         self._request = request
 
     def chunks(self, item: Item) -> Iterator[Chunk]:
@@ -66,15 +70,16 @@ class Encoder:
 
     def _check(self, vectors: "list[array[float]]") -> None:
         request = self._request
+        if not vectors and not request.inputs:
+            raise RequestError("'input' has to be a text, a list of texts, or lists of token numbers")
         if request.inputs and len(vectors) != len(request.inputs):
             raise ValueError(
                 f"model {request.model!r} gave {len(vectors)} embeddings, and was asked for {len(request.inputs)}"
             )
-        wanted = request.parameters.get("dimensions")
         for vector in vectors:
-            if wanted is not None and len(vector) != wanted:
+            if self._dimensions is not None and len(vector) != self._dimensions:
                 raise RequestError(
-                    f"model {request.model!r} gives vectors of {len(vector)} dimensions, not of {wanted!r}: "
+                    f"model {request.model!r} gives vectors of {len(vector)} dimensions, not of {self._dimensions}: "
                     "leave 'dimensions' out"
                 )
             if not all(map(math.isfinite, vector)):

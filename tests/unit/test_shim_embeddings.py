@@ -136,6 +136,9 @@ async def test_an_engines_own_answer_is_passed_on() -> None:
     ("body", "given", "kind", "words"),
     [
         ({"encoding_format": "hex"}, two, FailureKind.REQUEST, "'encoding_format' has to be float or base64"),
+        ({"dimensions": "3"}, two, FailureKind.REQUEST, "'dimensions' has to be a whole number"),
+        ({"dimensions": 0}, two, FailureKind.REQUEST, "at least 1, not 0"),
+        ({"input": [{}]}, lambda _: Embeddings([]), FailureKind.REQUEST, "'input' has to be a text, a list of texts"),
         ({"dimensions": 3}, two, FailureKind.REQUEST, "vectors of 2 dimensions, not of 3: leave 'dimensions' out"),
         ({"input": ["a"]}, two, FailureKind.ENGINE, "gave 2 embeddings, and was asked for 1"),
         ({"input": ["a"] * 2049}, two, FailureKind.REQUEST, "'input' has 2049 entries, 2048 can be taken"),
