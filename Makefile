@@ -32,7 +32,7 @@ test-unit: setup ## run the tests that need no broker
 
 test-clients: setup ## ask a fleet by LangChain, LiteLLM and instructor, in a .venv-clients of their own
 	@PYTHON="$(PYTHON)" scripts/setup-clients.sh
-	.venv-clients/bin/pytest -W default tests/clients
+	.venv-clients/bin/pytest -W ignore tests/clients
 
 test-faults: export FAULTS_SETTINGS := default
 test-faults: setup-tests ## kill, freeze and restart every part under load, with the default settings; print what came of it

@@ -4,8 +4,12 @@ Where they are not installed nothing here is collected.
 """
 
 import importlib.util
+import os
 
 from tests.acceptance.openai_fleet import talking as talking
+
+# LiteLLM fetches a list of prices as it is imported.
+os.environ.setdefault("LITELLM_LOCAL_MODEL_COST_MAP", "True")
 
 _LIBRARIES = ("instructor", "langchain_openai", "litellm")
 

@@ -72,7 +72,7 @@ def test_an_image(chat: Any) -> None:
     assert "data:image/png;base64,iVBORw0KGgo=" in answer.content
 
 
-def test_embeddings_as_texts_and_as_tokens(server: dict[str, Any]) -> None:
+def test_embeddings_of_texts(server: dict[str, Any]) -> None:
     embeddings = OpenAIEmbeddings(model="embedder", check_embedding_ctx_length=False, **server)
     assert embeddings.embed_documents(["a", "bcd"]) == [[1.0, 0.0], [3.0, 0.25]]
     assert embeddings.embed_query("four") == [4.0, 0.0]
