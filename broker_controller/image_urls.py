@@ -31,6 +31,7 @@ class _Body(Struct):
     """Where a body may have URLs. `images` is LLaVA's: base64 as it is."""
 
     messages: Any = None
+    input: Any = None
     images: Any = None
 
 
@@ -62,7 +63,7 @@ def check_urls(body: bytes, allowed: Sequence[str]) -> None:
     if not _may_have_urls(body):
         return
     found = _read(body)
-    for url in _urls_in(found.messages):
+    for url in _urls_in([found.messages, found.input]):
         _check(url, allowed)
     for image in _texts_in(found.images):
         # Base64 has no colon, and no URL is without one.
@@ -76,8 +77,8 @@ def _may_have_urls(body: bytes) -> bool:
     return b"\\u00" in body and _ESCAPED_ASCII.search(body) is not None
 
 
-def _urls_in(messages: Any) -> Iterator[str]:
-    pending = [messages]
+def _urls_in(content: Any) -> Iterator[str]:
+    pending = [content]
     while pending:
         value = pending.pop()
         if isinstance(value, list):

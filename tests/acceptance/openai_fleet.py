@@ -10,7 +10,7 @@ import httpx
 import pytest
 from openai import OpenAI
 
-from broker_controller import amqp_probe
+from broker_controller.held_port import HeldPort
 from tests.acceptance.fleet import Fleet, RunningController
 from tests.processes import Processes
 
@@ -22,15 +22,17 @@ def talking(tmp_path_factory: pytest.TempPathFactory, broker_url: str) -> Iterat
     """The controller; models `talker` and `embedder`."""
     processes = Processes(tmp_path_factory.mktemp("talking"))
     prefix = f"t{secrets.token_hex(4)}"
+    port = HeldPort()
     try:
         with httpx.Client(timeout=60) as client:
-            fleet = Fleet(processes, broker_url, prefix, amqp_probe.free_port, client)
+            fleet = Fleet(processes, broker_url, prefix, lambda: port.number, client)
             controller = fleet.controller("--allow-image-url", "images.example.com")
             fleet.openai_worker("talker-1", "--slots", str(SLOTS))
             controller.wait_for_workers("talker-1")
             yield controller
     finally:
         processes.end()
+        port.close()
 
 
 def is_idle(controller: RunningController) -> bool:

@@ -6,32 +6,10 @@ from typing import Any
 import openai
 import pytest
 from openai import AsyncOpenAI, OpenAI
-from pydantic import BaseModel
 
 from tests.acceptance.fleet import RunningController
 from tests.acceptance.openai_engine import ADA
-
-COUNTED = "0 1 2 3 4 5 "
-
-
-class Person(BaseModel):
-    """What the model is asked for."""
-
-    name: str
-    age: int
-
-
-WEATHER: Any = {
-    "type": "function",
-    "function": {
-        "name": "get_weather",
-        "parameters": {"type": "object", "properties": {"city": {"type": "string"}}, "required": ["city"]},
-    },
-}
-
-
-def user(text: Any) -> Any:
-    return [{"role": "user", "content": text}]
+from tests.acceptance.openai_questions import COUNTED, WEATHER, Person, user
 
 
 def test_a_chat_and_who_gave_it(client: OpenAI) -> None:

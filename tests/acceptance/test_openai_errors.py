@@ -12,7 +12,7 @@ from openai import AsyncOpenAI, OpenAI
 
 from tests.acceptance.fleet import Fleet, RunningController
 from tests.acceptance.openai_fleet import is_idle
-from tests.acceptance.test_openai_client import user
+from tests.acceptance.openai_questions import user
 from tests.processes import Processes
 from tests.waiting import Eventually, EventuallySync
 

@@ -9,7 +9,7 @@ from openai import OpenAI
 
 from tests.acceptance.fleet import RunningController
 from tests.acceptance.openai_engine import OWN_CHUNKS, OWN_WHOLE
-from tests.acceptance.test_openai_client import user
+from tests.acceptance.openai_questions import user
 
 CHAT = (
     b'{ "messages":[{"role":"user","content":"raw"}], "x_vendor" : {"b":1.50, "a":[1e3,"\\u00e9"]},\n'

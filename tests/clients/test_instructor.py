@@ -8,7 +8,7 @@ from openai import AsyncOpenAI, OpenAI
 
 from tests.acceptance.fleet import RunningController
 from tests.acceptance.openai_engine import ADA
-from tests.acceptance.test_openai_client import Person, user
+from tests.acceptance.openai_questions import Person, user
 
 MODES = [instructor.Mode.TOOLS, instructor.Mode.JSON, instructor.Mode.JSON_SCHEMA]
 

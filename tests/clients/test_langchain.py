@@ -9,7 +9,7 @@ from langchain_openai import ChatOpenAI, OpenAI, OpenAIEmbeddings
 
 from tests.acceptance.fleet import RunningController
 from tests.acceptance.openai_engine import ADA
-from tests.acceptance.test_openai_client import COUNTED, WEATHER, Person
+from tests.acceptance.openai_questions import COUNTED, WEATHER, Person
 
 
 @pytest.fixture

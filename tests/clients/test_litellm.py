@@ -7,7 +7,7 @@ import pytest
 
 from tests.acceptance.fleet import RunningController
 from tests.acceptance.openai_engine import OWN_CHUNKS
-from tests.acceptance.test_openai_client import COUNTED, WEATHER, user
+from tests.acceptance.openai_questions import COUNTED, WEATHER, user
 
 
 @pytest.fixture

@@ -3,6 +3,7 @@
 import json
 from typing import Any
 
+import msgspec
 import pytest
 
 from broker_controller.errors import BadRequestError
@@ -32,6 +33,7 @@ def image(url: Any, key: str = "image_url") -> bytes:
         body_with([[{"content": {"image_url": ELSEWHERE}}]]),
         image(ELSEWHERE).replace(b"image_url", rb"image\u005furl"),
         image(ELSEWHERE).replace(b"image_url", rb"\u0069mage_url"),
+        json.dumps({"model": "m", "input": [{"image_url": ELSEWHERE}]}).encode(),
         json.dumps({"model": "m", "prompt": "p", "images": [ELSEWHERE]}).encode(),
         json.dumps({"model": "m", "prompt": "p", "images": ELSEWHERE}).encode(),
         rb'{"model": "m", "prompt": "p", "\u0069mages": "' + ELSEWHERE.encode() + b'"}',
@@ -115,6 +117,12 @@ def test_a_host_that_only_looks_allowed_does_not(url: str) -> None:
 def test_what_can_be_read_in_two_ways_is_no_url(url: str) -> None:
     with pytest.raises(BadRequestError, match="neither a data URL nor an address"):
         check_urls(image(url), parse_hosts("*"))
+
+
+def test_a_body_without_a_word_of_images_is_not_even_read() -> None:
+    check_urls(b"no JSON", ())
+    with pytest.raises(msgspec.DecodeError):
+        check_urls(b'no JSON, "images"', ())
 
 
 def test_a_long_url_is_not_repeated_to_its_client() -> None:

@@ -108,6 +108,11 @@ def test_networks_are_separated_by_commas_or_given_again() -> None:
     assert list(map(str, parse(["--allow-http-workers", "fd00::/8"], variable).allow_http_workers)) == expected[2:]
 
 
+def test_hosts_of_images_are_separated_by_commas_or_given_again() -> None:
+    several = parse(["--allow-image-url", "a.org,*.b.org", "--allow-image-url", "c.org"], {})
+    assert several.allow_image_url == ("a.org", "*.b.org", "c.org")
+
+
 MISTAKES = [
     ("--port", "x"),
     ("--port", "65536"),
@@ -129,6 +134,7 @@ MISTAKES = [
     ("--queue-limit", "0"),
     ("--max-inflight-bytes", "lots"),
     ("--allow-http-workers", "10.0.0.0/99"),
+    ("--allow-image-url", "https://a.org"),
     ("--log-level", "loud"),
 ]
 
