@@ -1,6 +1,6 @@
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help setup setup-tests demo test test-unit test-faults soak lint types imports fuzz test-compose bench clean
+.PHONY: help setup setup-tests demo test test-unit test-clients test-faults soak lint types imports fuzz test-compose bench clean
 
 BIN := .venv/bin
 PYTHON ?= python3
@@ -29,6 +29,10 @@ test: setup-tests ## run everything: style, types, import arrows, and all tests 
 
 test-unit: setup ## run the tests that need no broker
 	$(BIN)/pytest tests/unit
+
+test-clients: setup ## ask a fleet by LangChain, LiteLLM and instructor, in a .venv-clients of their own
+	@PYTHON="$(PYTHON)" scripts/setup-clients.sh
+	.venv-clients/bin/pytest -W ignore tests/clients
 
 test-faults: export FAULTS_SETTINGS := default
 test-faults: setup-tests ## kill, freeze and restart every part under load, with the default settings; print what came of it
@@ -59,5 +63,5 @@ bench: setup ## measure the chain against an engine without a proxy, and print o
 	$(BIN)/python -m benchmarks
 
 clean: ## remove .venv and all caches
-	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache dist build *.egg-info
+	rm -rf .venv .venv-clients .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache dist build *.egg-info
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

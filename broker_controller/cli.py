@@ -20,9 +20,10 @@ from broker_controller.http.app import create_app
 from broker_controller.http.server import ListenError, Server, listen
 from broker_controller.http.services import Services
 from broker_controller.local_broker import NoBrokerError, RunningBroker, local_broker
+from broker_controller.options import SettingError
 from broker_controller.private_node import PrivateNodeError
 from broker_controller.service import ControllerService, ServiceConfig
-from broker_controller.settings import SettingError, Settings, parse
+from broker_controller.settings import Settings, parse
 from broker_wire.amqp.addresses import TLSFiles
 from broker_wire.topology import QueueBounds
 

@@ -3,12 +3,10 @@
 Used by `cli`; the result is read by whoever needs a value. It parses and checks, and starts nothing.
 """
 
-import argparse
 import math
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, NoReturn, TypeVar
 from urllib.parse import urlsplit
 
 from msgspec import Struct
@@ -16,10 +14,10 @@ from msgspec import Struct
 from broker_controller.address_guard import LOOPBACK, Network, parse_networks
 from broker_controller.decisions import Limits
 from broker_controller.dispatch import DispatchMethod
+from broker_controller.image_urls import parse_hosts
 from broker_controller.log import LEVELS
+from broker_controller.options import ENVIRONMENT_PREFIX, Options, SettingError
 from broker_wire.topology import QueueBounds, QueueType, Topology, check_model_name
-
-ENVIRONMENT_PREFIX = "BROKER_CONTROLLER_"
 
 MAX_SECONDS = 366 * 24 * 3600.0
 
@@ -41,10 +39,6 @@ _FIRST_CHUNK_HELP = """\
 a request whose worker gives no first token for so long moves ({0.others:g});
 MODEL=S for one model, several comma-separated, as in 60,big=300:
 a model whose name has a comma has the time of all others"""
-
-
-class SettingError(Exception):
-    """An option or variable cannot be used; the text says which and why."""
 
 
 class ModelSeconds(Struct, frozen=True):
@@ -82,6 +76,7 @@ class Settings(Struct, frozen=True):
     max_inflight_bytes: int = 1024 * 1024 * 1024
     allow_http_workers: tuple[Network, ...] = LOOPBACK
     http_worker_slots: int = 5
+    allow_image_url: tuple[str, ...] = ()
     log_level: str = "info"
 
 
@@ -90,7 +85,7 @@ def parse(arguments: Sequence[str] | None = None, environment: Mapping[str, str]
 
     Raises: SettingError; SystemExit after `--help`.
     """
-    options = _Options(environment)
+    options = Options(environment, epilog=_EPILOG)
     _declare(options)
     commanded = vars(options.parser.parse_args(arguments))
     if not commanded.get("broker_url"):
@@ -101,61 +96,16 @@ def parse(arguments: Sequence[str] | None = None, environment: Mapping[str, str]
         given["broker_url"] = environment["AMQP_URL"]
     if given.get("ssl_keyfile") and not given.get("ssl_certfile"):
         raise SettingError("--ssl-keyfile is given without --ssl-certfile: HTTPS needs the certificate, too")
-    if "allow_http_workers" in given:
-        given["allow_http_workers"] = tuple(given["allow_http_workers"])
+    for name in ("allow_http_workers", "allow_image_url"):
+        if name in given:
+            given[name] = tuple(given[name])
     for name in ("first_token_timeout", "stall_timeout"):
         if name in given:
             given[name] = _merged(getattr(Settings(), name), given[name])
     return Settings(**given)
 
 
-class _Parser(argparse.ArgumentParser):
-    def error(self, message: str) -> NoReturn:
-        """One sentence, where argparse would print the whole usage before it."""
-        raise SettingError(message)
-
-
-class _Options:
-    """The parser, its headings and options, and what the environment says to them."""
-
-    def __init__(self, environment: Mapping[str, str]) -> None:
-        self.parser = _Parser(
-            prog="broker-controller",
-            usage="%(prog)s [options]",
-            description="One HTTP address in front of a fleet of generative-model workers, with RabbitMQ between.",
-            epilog=_EPILOG,
-            formatter_class=argparse.RawTextHelpFormatter,
-            allow_abbrev=False,
-        )
-        self.from_environment: dict[str, Any] = {}
-        self._environment = environment
-        self._group = self.parser.add_argument_group()
-
-    def begin(self, title: str) -> None:
-        """The next options are under this heading."""
-        self._group = self.parser.add_argument_group(title)
-
-    def add(self, option: str, convert: Callable[[str], Any], metavar: str, text: str, action: str = "store") -> None:
-        """An option and its variable. What is given in neither is left out: `Settings` has the defaults."""
-        name = option.removeprefix("--").replace("-", "_")
-        variable = ENVIRONMENT_PREFIX + name.upper()
-        if value := self._environment.get(variable):
-            try:
-                self.from_environment[name] = convert(value)
-            except ValueError as error:
-                raise SettingError(f"{variable}: {error}") from error
-        self._group.add_argument(
-            option,
-            dest=name,
-            action=action,
-            default=argparse.SUPPRESS,
-            type=_for_argparse(convert),
-            metavar=metavar,
-            help=text,
-        )
-
-
-def _declare(options: _Options) -> None:
+def _declare(options: Options) -> None:
     """All of them, in the order of `--help`; what is in brackets there is the default."""
     default = Settings()
     add = options.add
@@ -201,6 +151,7 @@ def _declare(options: _Options) -> None:
     add("--queue-limit", _count, "N", f"requests that may wait for one model ({default.queue_limit})")
     add("--max-body-bytes", _count, "N", f"bytes of one request ({default.max_body_bytes})")
     add("--max-inflight-bytes", _count, "N", f"bytes of all requests and answers ({default.max_inflight_bytes})")
+    add("--allow-image-url", parse_hosts, "HOSTS", "whose images may be named by URL, as h.org,*.net (none)", "extend")
 
     options.begin("Old HTTP workers")
     add("--allow-http-workers", _networks, "NETWORKS", "which may register, comma-separated (loopback)", "extend")
@@ -208,21 +159,6 @@ def _declare(options: _Options) -> None:
 
     options.begin("Logging")
     add("--log-level", _level, "LEVEL", f"{', '.join(LEVELS)} ({default.log_level})")
-
-
-T = TypeVar("T")
-
-
-def _for_argparse(convert: Callable[[str], T]) -> Callable[[str], T]:
-    """argparse prints an ArgumentTypeError's own text, and none of a ValueError's."""
-
-    def converted(text: str) -> T:
-        try:
-            return convert(text)
-        except ValueError as error:
-            raise argparse.ArgumentTypeError(str(error)) from error
-
-    return converted
 
 
 def _number(text: str) -> float:

@@ -27,7 +27,7 @@ def prepare_resume(assignment: Assignment, model: ServedModel, request: Request)
         if way is ResumeMode.REPLAY:
             replay = Replay(assignment.text, assignment.choices)
             return None if replay.complete else replay
-        if way is ResumeMode.PREFIX and _is_one_text(assignment):
+        if way is ResumeMode.PREFIX and len(request.inputs) <= 1 and _is_one_text(assignment):
             request.resume_text = assignment.text
             return None
     if ResumeMode.PREFIX in ways:

@@ -18,9 +18,10 @@ from broker_wire.messages import FailureKind, Usage
 from workers_shim.engine_threads import SlotThread
 from workers_shim.interruption import DeadlinePassedError, interruptible, writable
 from workers_shim.replay import Diverged, Replay
-from workers_shim.request import Cancelled, Chunk, Lost, RequestError, Unavailable, parse_request
+from workers_shim.request import Cancelled, Chunk, Lost, RequestError, Unavailable
+from workers_shim.request_body import parse_request
 from workers_shim.resumption import NotResumableError, prepare_resume
-from workers_shim.served_model import ServedModel
+from workers_shim.served_model import Chunks, ServedModel
 from workers_shim.stream import Assignment, OutgoingStream
 
 _log = logging.getLogger(__name__)
@@ -37,8 +38,6 @@ HOLD = 1.0
 """Seconds between two looks at the deadline while the engine is held."""
 
 _DEADLINE_PASSED = "the request's deadline passed while it was generated"
-
-Chunks = Iterator[str | Chunk] | AsyncIterator[str | Chunk]
 
 
 class Run:

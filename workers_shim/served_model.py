@@ -9,16 +9,19 @@ from typing import Any
 
 from msgspec import Struct
 
-from broker_wire.messages import Ability, ModelCard, ResumeMode
+from broker_wire.messages import Ability, ModelCard, Operation, ResumeMode
 from broker_wire.topology import check_model_name
+from workers_shim import several_prompts
+from workers_shim.embeddings import Embeddings, Encoder, as_chunks
 from workers_shim.request import Chunk, Request
 from workers_shim.shapes import Yields, convert, convert_async, converter_of
 
-Answer = str | Chunk
+Answer = str | Chunk | Embeddings
+Chunks = Iterator[str | Chunk] | AsyncIterator[str | Chunk]
 
 GenerateFunction = Callable[[Request], Iterable[Any] | AsyncIterator[Any] | Any | Coroutine[Any, Any, Any]]
-"""What a user writes: a generator function, plain or asynchronous, of what its model `yields`; of a model that does not
-stream also one that returns its answer."""
+"""What a user writes: a generator function, plain or asynchronous, of what its model `yields`; also one that returns
+its answer, of a model that does not stream, and where the answer is `Embeddings`."""
 
 
 ResumeWays = str | Sequence[str]
@@ -36,6 +39,7 @@ class ServedModel(Struct, frozen=True):
     resume: ResumeChoice = ResumeMode.NEVER
     shared_loop: bool = False
     yields: Yields = Yields.DELTAS
+    many_prompts: bool = False
 
     @property
     def name(self) -> str:
@@ -46,29 +50,39 @@ class ServedModel(Struct, frozen=True):
         """How an answer to this request goes on. Raises: ValueError, if the user's function says what is no way."""
         return _read_ways(self.resume(request) if callable(self.resume) else self.resume)
 
-    def chunks(self, request: Request) -> Iterator[str | Chunk] | AsyncIterator[str | Chunk]:
-        """Call the function.
+    def chunks(self, request: Request) -> Chunks:
+        """Call the function, for a completion of several prompts once for each if it does not take them all.
 
-        Raises: TypeError, when it is no generator, and the model streams; whatever it raises itself.
+        Raises: TypeError, when it is no generator, and the model streams; RequestError; whatever it raises itself.
         """
-        items = self._items(request)
+        if request.operation is Operation.EMBEDDING and self.yields is not Yields.CHUNKS:
+            encoder = Encoder(request)
+            return as_chunks(self._call(request), encoder)
+        if request.operation is not Operation.EMBEDDING and len(request.inputs) > 1 and not self.many_prompts:
+            return several_prompts.in_turn(self._converted, request)
+        return self._converted(request)
+
+    def _converted(self, request: Request) -> Chunks:
+        items = self._call(request)
         if self.yields is Yields.DELTAS:
+            # What is no chunk is found out where the chunks are read.
             return items
         converter = converter_of(self.yields, request)
         return convert_async(items, converter) if isinstance(items, AsyncIterator) else convert(items, converter)
 
-    def _items(self, request: Request) -> Iterator[Any] | AsyncIterator[Any]:
+    def _call(self, request: Request) -> Iterator[Any] | AsyncIterator[Any]:
         items = self.generate(request)
         if isinstance(items, AsyncIterator):
             return items
+        is_one_piece = not self.card.streams or request.operation is Operation.EMBEDDING
         if inspect.iscoroutine(items):
-            if not self.card.streams:
+            if is_one_piece:
                 return _once(items)
             items.close()
             raise self._has_to_yield()
         # An answer may be iterable itself: a dict is, and so are objects of `openai.types`.
-        is_one = isinstance(items, str | bytes | Chunk | Mapping) or hasattr(items, "model_dump_json")
-        if is_one and not self.card.streams and not self.shared_loop:
+        is_one = isinstance(items, str | bytes | Chunk | Embeddings | Mapping) or hasattr(items, "model_dump_json")
+        if is_one and is_one_piece and not self.shared_loop:
             return iter([items])
         if is_one or not isinstance(items, Iterable):
             raise self._has_to_yield()
@@ -97,6 +111,7 @@ def serve(
     shared_loop: bool,
     streams: bool = True,
     yields: str = Yields.DELTAS,
+    many_prompts: bool = False,
 ) -> ServedModel:
     """Check what a user says of a model.
 
@@ -120,7 +135,7 @@ def serve(
     if shared_loop and inspect.isgeneratorfunction(generate):
         raise ValueError(f"model {name!r} has shared_loop=True: its function has to be an async generator")
     card = ModelCard(name, tuple(Ability(ability) for ability in abilities), context_length, streams)
-    return ServedModel(card, generate, resume, shared_loop, Yields(yields))
+    return ServedModel(card, generate, resume, shared_loop, Yields(yields), many_prompts)
 
 
 def _read_ways(ways: ResumeWays) -> tuple[ResumeMode, ...]:

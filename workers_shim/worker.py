@@ -108,6 +108,7 @@ class Worker:
         shared_loop: bool = False,
         streams: bool = True,
         yields: str = "deltas",
+        many_prompts: bool = False,
     ) -> Callable[[GenerateFunction], GenerateFunction]:
         """Decorate the generator function that serves a model; the arguments are `add_model`'s."""
 
@@ -121,6 +122,7 @@ class Worker:
                 shared_loop=shared_loop,
                 streams=streams,
                 yields=yields,
+                many_prompts=many_prompts,
             )
             return generate
 
@@ -137,12 +139,14 @@ class Worker:
         shared_loop: bool = False,
         streams: bool = True,
         yields: str = "deltas",
+        many_prompts: bool = False,
     ) -> None:
         """Serve a model, from now on if the worker is live. Called from any thread.
 
         Args:
             name: what clients ask for; any text of 1 to 200 bytes.
-            generate: a generator function, plain or asynchronous, that takes a `Request`.
+            generate: a generator function, plain or asynchronous, that takes a `Request`;
+                for embeddings it yields or returns `Embeddings`.
             abilities: some of "chat", "completion", "embedding", "vision".
             context_length: in tokens.
             resume: how an answer goes on that another worker began. "never": with an error. "replay": `generate` is
@@ -156,6 +160,8 @@ class Worker:
             yields: what `generate` yields: "deltas", each a `str` or a `Chunk`; "chunks", OpenAI's as dicts, JSON or
                 objects of `openai.types`; "cumulative", the whole text so far or LLaVA's JSON of it;
                 "cumulative-after-prompt", the same with `Request.prompt` in front.
+            many_prompts: True for a function that takes a completion's list of prompts itself, in `parameters`. Any
+                other one is called for each of them.
 
         Raises: ValueError with a sentence; TimeoutError when the broker does not take it.
         """
@@ -168,6 +174,7 @@ class Worker:
             shared_loop=shared_loop,
             streams=streams,
             yields=yields,
+            many_prompts=many_prompts,
         )
         self._executor.add(served)
         self._change(lambda session: session.add_model(served.card))

@@ -105,6 +105,30 @@ class Completion(Struct, frozen=True):
     usage: TokenUsage | UnsetType | None = UNSET
 
 
+class Embedding(Struct, frozen=True):
+    """One vector: numbers, or in base64 the bytes of 32-bit floats, the lowest byte first."""
+
+    object: Literal["embedding"]
+    index: int
+    embedding: list[float] | str
+
+
+class InputUsage(Struct, frozen=True):
+    """Counts of tokens of what generates nothing; 0 where the engine does not count."""
+
+    prompt_tokens: int
+    total_tokens: int
+
+
+class EmbeddingList(Struct, frozen=True):
+    """A vector for each input, in their order."""
+
+    object: Literal["list"]
+    data: list[Embedding]
+    model: str
+    usage: InputUsage
+
+
 class ModelObject(Struct, frozen=True):
     """A model, as OpenAI lists it; the last two are ours."""
 
@@ -252,7 +276,7 @@ class Status(Struct, frozen=True):
 
 
 ANSWERS = (
-    OpenAIError, ChatCompletion, ChatChunk, Completion, ModelObject, ModelList,
+    OpenAIError, ChatCompletion, ChatChunk, Completion, EmbeddingList, ModelObject, ModelList,
     GeneratedText, WorkerStatusAnswer, ModelNames, WorkerAddress, Existence, Detail,
     Health, Readiness, Status,
 )  # fmt: skip

@@ -43,6 +43,13 @@ class CompletionBody(Struct):
     stream_options: StreamOptions | None = None
 
 
+class EmbeddingBody(Struct):
+    """`/v1/embeddings`. The input is a text, several texts, or tokens."""
+
+    model: str
+    input: str | list[msgspec.Raw]
+
+
 class GenerateBody(Struct):
     """LLaVA's and FastChat's `/worker_generate_stream`. Where `echo` is absent, LLaVA's clients cut the prompt off."""
 

@@ -32,8 +32,15 @@ def merge_chunks(kind: str, chunks: Sequence[dict[str, Any]]) -> dict[str, Any]:
             _grow(choices.setdefault(choice["index"], {}), choice)
     for choice in choices.values():
         if "delta" in choice:
-            choice["message"] = choice.pop("delta")
+            choice["message"] = _whole_message(choice.pop("delta"))
     return answer | {"object": kind, "choices": [choices[index] for index in sorted(choices)]}
+
+
+def _whole_message(message: dict[str, Any]) -> dict[str, Any]:
+    """As OpenAI writes it: with a content, be it null, and the index of a tool's call is its place in the list."""
+    for call in message.get("tool_calls") or []:
+        call.pop("index", None)
+    return {"role": "assistant", "content": None} | message
 
 
 def _grow(whole: dict[str, Any], news: dict[str, Any]) -> None:

@@ -33,6 +33,9 @@ class ErrorAnswer(Struct, frozen=True):
     content_type: bytes = JSON
 
 
+_DO_NOT_RETRY: Header = (b"x-should-retry", b"false")
+"""OpenAI's clients repeat whatever has a status of 500 or more, a request that kills workers, too, but for this."""
+
 ErrorStyle = Callable[[ServiceError], ErrorAnswer]
 """How a protocol says an error before the first byte of an answer."""
 
@@ -51,7 +54,9 @@ def openai_error(error: ServiceError) -> bytes:
 
 def openai_style(error: ServiceError) -> ErrorAnswer:
     """OpenAI's object with the real status."""
-    return ErrorAnswer(meaning_of(error).status, openai_error(error), _retry_after(error))
+    meaning = meaning_of(error)
+    again = () if meaning.retryable or meaning.status < HTTPStatus.INTERNAL_SERVER_ERROR else (_DO_NOT_RETRY,)
+    return ErrorAnswer(meaning.status, openai_error(error), (*_retry_after(error), *again))
 
 
 def cumulative_error(error: ServiceError, **more: Any) -> bytes:

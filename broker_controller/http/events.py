@@ -115,15 +115,24 @@ class EventWriter:
         if self._foreign is not None:
             if not self._foreign.ended:
                 last = self._event(0, self._shape.empty, None, end.finish_reason)
-                parts.append(b"data: %b\n\n" % self._foreign.with_first_identity(last[len(b"data: ") :].strip()))
+                parts.append(self._as_foreign(self._foreign, last))
+            if self._include_usage and end.usage is not None and not self._foreign.counted:
+                parts.append(self._as_foreign(self._foreign, self._counts(end.usage)))
         else:
-            if not self._open:
+            if 0 not in self._open:
                 self._begin(0, parts)
             unended = sorted(self._open - self._ended)
             parts += [self._event(index, self._shape.empty, None, end.finish_reason) for index in unended]
             if self._include_usage and end.usage is not None:
-                parts += (self._head, b'],"usage":', usage_json(end.usage), b"}\n\n")
+                parts.append(self._counts(end.usage))
         parts.append(DONE)
+
+    def _counts(self, usage: Usage) -> bytes:
+        return b'%b],"usage":%b}\n\n' % (self._head, usage_json(usage))
+
+    @staticmethod
+    def _as_foreign(foreign: ForeignChunks, event: bytes) -> bytes:
+        return b"data: %b\n\n" % foreign.with_first_identity(event[len(b"data: ") :].strip())
 
     def _event(self, index: int, content: bytes, logprobs: bytes | None, finish_reason: str | None) -> bytes:
         measured = b"" if logprobs is None else b',"logprobs":' + logprobs

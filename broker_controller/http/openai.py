@@ -1,4 +1,4 @@
-"""OpenAI's protocol: models, chats and completions, streaming and not, with its errors and the real status."""
+"""OpenAI's protocol: models, chats and completions, streaming and not, embeddings; its errors and the real status."""
 
 from collections.abc import Callable
 from functools import partial
@@ -10,9 +10,10 @@ from msgspec import Struct
 from broker_controller.errors import ModelNotFoundError
 from broker_controller.http.answer_types import ModelList, ModelObject
 from broker_controller.http.answers import assemble
-from broker_controller.http.bodies import BodyReader, ChatBody, CompletionBody
+from broker_controller.http.bodies import BodyReader, ChatBody, CompletionBody, EmbeddingBody
 from broker_controller.http.call import Call
 from broker_controller.http.documentation import openai as docs
+from broker_controller.http.embeddings import assemble_embeddings
 from broker_controller.http.errors import openai_style
 from broker_controller.http.events import EventWriter
 from broker_controller.http.routes import CallRoute
@@ -42,6 +43,12 @@ class Surface(Struct, frozen=True):
             await whole_answer(call, stream, partial(assemble, self.shape, asked.model))
 
 
+async def embed(services: Services, read: Callable[[bytes], EmbeddingBody], call: Call) -> None:
+    """Raises: ServiceError."""
+    asked, stream = await services.take(call, read, Operation.EMBEDDING)
+    await whole_answer(call, stream, partial(assemble_embeddings, asked.model))
+
+
 def openai_routes(services: Services) -> list[CallRoute]:
     """The POST routes."""
     chat = Surface(services, Operation.CHAT, CHAT, BodyReader(ChatBody).read)
@@ -50,6 +57,7 @@ def openai_routes(services: Services) -> list[CallRoute]:
     return [
         route("/v1/chat/completions", chat.generate, docs=docs.CHAT_COMPLETIONS),
         route("/v1/completions", completion.generate, docs=docs.COMPLETIONS),
+        route("/v1/embeddings", partial(embed, services, BodyReader(EmbeddingBody).read), docs=docs.EMBEDDINGS),
     ]
 
 

@@ -10,8 +10,9 @@ from broker_controller.controller import Controller
 from broker_controller.errors import NOT_QUEUED, BadRequestError, Subject
 from broker_controller.fleet import Fleet
 from broker_controller.gateway import Gateway
-from broker_controller.http.bodies import ChatBody, CompletionBody, GenerateBody, check_model
+from broker_controller.http.bodies import ChatBody, CompletionBody, EmbeddingBody, GenerateBody, check_model
 from broker_controller.http.call import Call
+from broker_controller.image_urls import check_urls
 from broker_controller.links import Links
 from broker_controller.queue_watch import QueueWatch
 from broker_controller.request_sender import Submission
@@ -20,7 +21,7 @@ from broker_controller.streams import GenerationStream
 from broker_wire.garbage import GarbageBin
 from broker_wire.messages import Operation, ResumeMode
 
-GeneratingBodyT = TypeVar("GeneratingBodyT", bound=ChatBody | CompletionBody | GenerateBody)
+GeneratingBodyT = TypeVar("GeneratingBodyT", bound=ChatBody | CompletionBody | EmbeddingBody | GenerateBody)
 
 
 class Services(Struct, frozen=True):
@@ -54,6 +55,7 @@ class Services(Struct, frozen=True):
         asked = read(body)
         model = check_model(asked.model)
         call.subject = Subject(call.request_id, model, NOT_QUEUED)
+        check_urls(body, self.settings.allow_image_url)
         submission = Submission(
             model=model,
             operation=operation,

@@ -6,6 +6,8 @@ import httpx
 import pytest
 
 from tests.acceptance.fleet import Fleet
+from tests.acceptance.openai_fleet import client as client
+from tests.acceptance.openai_fleet import talking as talking
 from tests.processes import Processes
 
 

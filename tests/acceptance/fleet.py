@@ -38,6 +38,11 @@ class Fleet:
         program = ("-m", "tests.acceptance.any_answer", "--name", name)
         return self._processes.start("python", *program, *self._common, *options)
 
+    def openai_worker(self, name: str, *options: str) -> Process:
+        """Start a worker of `openai_engine`."""
+        program = ("-m", "tests.acceptance.openai_engine", "--name", name)
+        return self._processes.start("python", *program, *self._common, *options)
+
 
 class RunningController:
     """One controller's process and address."""

@@ -37,6 +37,7 @@ MOST_TOKENS = 20
 """The description has no largest number of tokens, and the engine would obey."""
 MOST_EVENTS = 10 * MOST_TOKENS
 """Of a stream, more than any has; by itself schemathesis reads ten."""
+EMBEDDINGS = "/v1/embeddings"
 SERVED = st.sampled_from(["m", None])
 
 
@@ -74,7 +75,8 @@ CHECKS = [
 def test_every_operation_answers_as_it_is_described(fleet: Fleet) -> None:
     controller = fleet.controller()
     fleet.worker("w1", "--slots", "8")
-    controller.wait_for_workers("w1")
+    fleet.openai_worker("w2")
+    controller.wait_for_workers("w1", "w2")
     schema = schemathesis.openapi.from_url(f"{controller.url}/openapi.json")
     schema.config.max_stream_events = MOST_EVENTS
     operations = [result.ok() for result in schema.get_all_operations() if isinstance(result, Ok)]
@@ -95,6 +97,7 @@ def test_every_operation_answers_as_it_is_described(fleet: Fleet) -> None:
     # What is generated has to come as far as the engine.
     assert statuses["POST /v1/chat/completions 200"]
     assert statuses["POST /worker_generate_stream 200"]
+    assert statuses[f"POST {EMBEDDINGS} 200"]
     assert controller.chat("still here", 2).status_code == 200
     assert controller.get("/status")["streams"]["running"] == 0
 
@@ -110,7 +113,7 @@ def _fuzz(cases: st.SearchStrategy[Case[Any]], count: int, statuses: Counter[str
         suppress_health_check=list(HealthCheck),
     )
     def ask(case: Case[Any], model: str | None) -> None:
-        _make_servable(case.body, model)
+        _make_servable(case.body, "embedder" if model and case.operation.path == EMBEDDINGS else model)
         response = case.call(timeout=ANSWERED_WITHIN)
         statuses[f"{case.method} {case.operation.path} {response.status_code}"] += 1
         case.validate_response(response, checks=CHECKS)
@@ -119,12 +122,12 @@ def _fuzz(cases: st.SearchStrategy[Case[Any]], count: int, statuses: Counter[str
 
 
 def _make_servable(body: Any, model: str | None) -> None:
-    """Half of the requests are for a model that is served; none is for more tokens than can be waited for."""
+    """Half are for a model that is served; none is for more tokens, or dimensions, than can be waited for."""
     if not isinstance(body, dict):
         return
     if model is not None and "model" in body:
         body["model"] = model
-    for name in ("max_tokens", "max_new_tokens"):
+    for name in ("max_tokens", "max_new_tokens", "dimensions"):
         value = body.get(name, MOST_TOKENS)
         if isinstance(value, int | float) and value > MOST_TOKENS:
             body[name] = MOST_TOKENS

@@ -12,6 +12,7 @@ from broker_controller.errors import (
     DeadlineError,
     EngineError,
     ModelNotFoundError,
+    PoisonError,
     QueueFullError,
     WorkerLostError,
     client_text,
@@ -122,6 +123,28 @@ async def test_an_engines_own_chunks_pass_untouched() -> None:
     assert (await answer.whole()).body == b"data: " + own + b'\n\ndata: { "x":1}\n\ndata: [DONE]\n\n'
 
 
+async def test_counts_that_an_engine_says_apart_from_its_own_chunks_are_streamed_for_those_who_ask() -> None:
+    world = World()
+    for counted in (b"", b', "usage": {"total_tokens": 9}'):
+        answer = world.post(CHAT, chat(stream=True, stream_options={"include_usage": True}))
+        own = b'{"id":"theirs","choices":[{"delta":{},"finish_reason":"stop"}]' + counted + b"}"
+        (await world.gateway.submitted()).start().feed(piece(payload=own)).end(usage=Usage(3, 4))
+        first, *rest = datas((await answer.whole()).body)
+        assert first == json.loads(own)
+        if counted:
+            assert rest == []
+        else:
+            assert [(one["id"], one["choices"], one["usage"]["total_tokens"]) for one in rest] == [("theirs", [], 7)]
+
+
+async def test_a_choice_without_a_text_is_in_the_stream_beside_others() -> None:
+    world = World()
+    answer = world.post(COMPLETIONS, {"model": "tiny", "prompt": ["a", "b"], "stream": True})
+    (await world.gateway.submitted()).start().feed(piece("b", index=1, finish_reason="stop")).end("length")
+    choices = [chunk["choices"][0] for chunk in datas((await answer.whole()).body)]
+    assert choices[-1] == {"index": 0, "text": "", "finish_reason": "length"}
+
+
 async def test_each_of_n_choices_begins_and_ends() -> None:
     world = World()
     answer = world.post(CHAT, chat(stream=True, n=2))
@@ -226,8 +249,9 @@ async def test_an_engines_chunks_become_one_answer_that_keeps_what_nobody_here_k
                 "index": 0,
                 "message": {
                     "role": "assistant",
+                    "content": None,
                     "reasoning": "so what",
-                    "tool_calls": [{"index": 0, "function": {"name": "f", "arguments": '{"a":1}'}}],
+                    "tool_calls": [{"function": {"name": "f", "arguments": '{"a":1}'}}],
                 },
                 "finish_reason": "tool",
             }
@@ -276,6 +300,22 @@ async def test_an_error_before_the_start_has_its_real_status(
     retry_after = {429: "3", 503: "5", 504: "1"}.get(status)
     assert answer.headers.get("retry-after") == retry_after
     assert "x-worker" not in answer.headers
+
+
+@pytest.mark.parametrize(
+    ("error", "advice"),
+    [
+        (EngineError("out of memory"), "false"),
+        (PoisonError("it killed three workers"), "false"),
+        (WorkerLostError("gpu-1 was lost"), None),
+        (ModelNotFoundError("no worker serves it"), None),
+    ],
+)
+async def test_openais_clients_are_told_what_they_need_not_repeat(error: Any, advice: str | None) -> None:
+    world = World()
+    world.gateway.refusal = error
+    answer = await world.post(CHAT, chat()).whole()
+    assert answer.headers.get("x-should-retry") == advice
 
 
 async def test_an_error_in_the_middle_of_a_stream_is_an_event() -> None:

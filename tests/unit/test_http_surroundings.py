@@ -136,6 +136,7 @@ async def test_the_docs_show_every_endpoint_with_examples() -> None:
     posts = [
         "/v1/chat/completions",
         "/v1/completions",
+        "/v1/embeddings",
         "/worker_generate_stream",
         "/worker_generate",
         "/worker_get_status",

@@ -9,8 +9,9 @@ from broker_controller.address_guard import LOOPBACK
 from broker_controller.cli import _service_config, main
 from broker_controller.dispatch import DispatchMethod
 from broker_controller.local_broker import BrokerChoice, RunningBroker
+from broker_controller.options import ENVIRONMENT_PREFIX, SettingError
 from broker_controller.service import ControllerService
-from broker_controller.settings import ENVIRONMENT_PREFIX, ModelSeconds, SettingError, Settings, parse
+from broker_controller.settings import ModelSeconds, Settings, parse
 from broker_wire.topology import QueueBounds, QueueType
 
 
@@ -44,6 +45,7 @@ OPTIONS = [
     ("--max-body-bytes", "1000", "max_body_bytes", 1000),
     ("--max-inflight-bytes", "5000", "max_inflight_bytes", 5000),
     ("--http-worker-slots", "2", "http_worker_slots", 2),
+    ("--allow-image-url", "Images.example.com, *.cdn.net", "allow_image_url", ("images.example.com", "*.cdn.net")),
     ("--log-level", "DEBUG", "log_level", "debug"),
 ]
 
@@ -106,6 +108,11 @@ def test_networks_are_separated_by_commas_or_given_again() -> None:
     assert list(map(str, parse(["--allow-http-workers", "fd00::/8"], variable).allow_http_workers)) == expected[2:]
 
 
+def test_hosts_of_images_are_separated_by_commas_or_given_again() -> None:
+    several = parse(["--allow-image-url", "a.org,*.b.org", "--allow-image-url", "c.org"], {})
+    assert several.allow_image_url == ("a.org", "*.b.org", "c.org")
+
+
 MISTAKES = [
     ("--port", "x"),
     ("--port", "65536"),
@@ -127,6 +134,7 @@ MISTAKES = [
     ("--queue-limit", "0"),
     ("--max-inflight-bytes", "lots"),
     ("--allow-http-workers", "10.0.0.0/99"),
+    ("--allow-image-url", "https://a.org"),
     ("--log-level", "loud"),
 ]
 

@@ -17,7 +17,7 @@ from workers_shim.served_model import serve
 
 
 async def answer(request: Request, echo: Echo | None = None) -> list[str | Chunk]:
-    return [item async for item in (echo or Echo()).generate(request)]
+    return [item async for item in (echo or Echo()).generate(request) if isinstance(item, str | Chunk)]
 
 
 @pytest.fixture

@@ -7,7 +7,7 @@ from broker_wire.messages import Generate, Operation
 from workers_shim import Request, RequestError
 from workers_shim.engines.http.prompt import VICUNA, Conversation
 from workers_shim.engines.http.task import DEFAULT_MAX_TOKENS, UNSEEN_STOP, Begun, estimate_tokens, go_on, make_task
-from workers_shim.request import parse_request
+from workers_shim.request_body import parse_request
 
 FASTCHAT = Conversation(sep_style=6, sep="\n", stop_str=["<end>"], stop_token_ids=[2])
 

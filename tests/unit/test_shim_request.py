@@ -9,7 +9,8 @@ import pytest
 
 from broker_wire.messages import Generate, Operation
 from tests.unit.fake_stream import FakeStream
-from workers_shim.request import LLAVA_MAX_NEW_TOKENS, MAX_TOKENS, Cancelled, Request, RequestError, parse_request
+from workers_shim.request import Cancelled, Request, RequestError
+from workers_shim.request_body import LLAVA_MAX_NEW_TOKENS, MAX_TOKENS, parse_request
 
 HELLO = [{"role": "user", "content": "hello"}]
 

@@ -10,7 +10,7 @@ from collections.abc import AsyncIterator
 from itertools import islice
 
 from broker_wire.messages import Operation
-from workers_shim import Chunk, Request, Usage, Worker
+from workers_shim import Chunk, Embeddings, Request, Usage, Worker
 from workers_shim.engines.echo_embeddings import embeddings
 from workers_shim.engines.echo_faults import check_allowed, interval_of, perform
 from workers_shim.engines.echo_openai import answer
@@ -33,7 +33,7 @@ class Echo:
         self._interval = None if tokens_per_second is None else 1.0 / tokens_per_second
         self._may_die = may_die
 
-    async def generate(self, request: Request) -> AsyncIterator[str | Chunk]:
+    async def generate(self, request: Request) -> AsyncIterator[str | Chunk | Embeddings]:
         """Raises: RequestError, when the prompt has no words; whatever the request asks for."""
         if request.operation is Operation.EMBEDDING:
             yield embeddings(request)

@@ -15,6 +15,9 @@ from broker_controller.http.answer_types import (
     ChatMessage,
     Completion,
     CompletionChoice,
+    Embedding,
+    EmbeddingList,
+    InputUsage,
     ModelList,
     ModelObject,
     OpenAIError,
@@ -50,6 +53,7 @@ _SAMPLING = {
     "stream": {**BOOLEAN, "default": False},
     "stream_options": {"type": "object", "properties": {"include_usage": BOOLEAN}},
 }
+_INPUT = {"oneOf": [TEXT, {"type": "array", "items": {}}], "description": "A text, texts, or lists of token numbers"}
 _USAGE = TokenUsage(12, 2, 14)
 _STREAMED = (
     "With `stream` it is server-sent events, the last one `data: [DONE]`. The status and the headers `X-Worker`, "
@@ -108,10 +112,28 @@ COMPLETIONS = operation(
         object_of(
             ["model", "prompt"],
             model=TEXT,
-            prompt={"oneOf": [TEXT, {"type": "array", "items": {}}]},
+            prompt=_INPUT,
             **_SAMPLING,
         ),
         {"model": MODEL, "prompt": "Once", "max_tokens": 32},
+    ),
+    RESUME,
+)
+
+_EMBEDDINGS = EmbeddingList("list", [Embedding("embedding", 0, [0.25, -0.5])], "bge-small", InputUsage(2, 2))
+EMBEDDINGS = operation(
+    "Embed texts",
+    "OpenAI's embeddings, of models with the ability `embedding`.",
+    {"200": answer("The vectors, one for each input", _EMBEDDINGS, START_HEADERS), **_ERRORS},
+    body(
+        object_of(
+            ["model", "input"],
+            model=TEXT,
+            input=_INPUT,
+            encoding_format={"type": "string", "enum": ["float", "base64"], "default": "float"},
+            dimensions=COUNT,
+        ),
+        {"model": "bge-small", "input": ["Hello there", "Good morning"]},
     ),
     RESUME,
 )

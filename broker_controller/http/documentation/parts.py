@@ -46,6 +46,12 @@ RETRY_AFTER: Part = {
         "description": "Seconds after which it may be worth trying again.",
     }
 }
+_SHOULD_RETRY: Part = {
+    "X-Should-Retry": {
+        "schema": {"const": "false"},
+        "description": "OpenAI's clients do not send the request again: it would fail again.",
+    }
+}
 START_HEADERS: Part = {
     "X-Worker": {"schema": TEXT, "description": "The worker that started it, percent-encoded."},
     "X-Attempts": {"schema": COUNT, "description": "1, or more where workers were lost."},
@@ -114,8 +120,9 @@ def refusals(style: ErrorStyle, form: type[Struct], kinds: Iterable[type[Service
         example = {"summary": sentence, "value": msgspec.json.decode(error.body)}
         one = answers.get(str(error.status))
         if one is None:
-            waits = any(name == b"retry-after" for name, _ in error.headers)
-            headers = _REQUEST_ID | (RETRY_AFTER if waits else {})
+            sent = {name for name, _ in error.headers}
+            headers = _REQUEST_ID | (RETRY_AFTER if b"retry-after" in sent else {})
+            headers |= _SHOULD_RETRY if b"x-should-retry" in sent else {}
             content = {error.content_type.decode(): {"schema": schema_of(form), "examples": {kind.__name__: example}}}
             answers[str(error.status)] = {"description": sentence, "headers": headers, "content": content}
         else:

@@ -121,7 +121,7 @@ def _prompt(request: Request, conversation: Conversation | None) -> str:
     if request.operation is Operation.CHAT:
         return render(conversation or VICUNA, request.messages or ())
     if request.prompt is None:
-        raise RequestError("'prompt' has to be one text: this worker takes neither several nor token numbers")
+        raise RequestError("'prompt' has to be a text: this worker takes no token numbers")
     return request.prompt
 
 
