@@ -20,9 +20,9 @@ from workers_shim.engines.http.status import Status, abilities_of, choose_models
 _log = logging.getLogger(__name__)
 
 STATUS_PATH = "/worker_get_status"
-LOOK_INTERVAL = 5.0
-"""Seconds between two looks."""
-MAX_MISSES = 3
+LOOK_INTERVAL = 1.0
+"""Seconds between two looks; a status costs the worker less than a token does."""
+MAX_MISSES = 5
 """Looks without an answer after which a worker is away that takes connections: one that computes is slow to tell."""
 
 
