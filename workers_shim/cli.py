@@ -39,6 +39,7 @@ def _make_worker(options: argparse.Namespace) -> Worker:
     engine: EngineCommand = options.engine
     worker = engine.make_worker(options)
     _configure(worker, options)
+    engine.await_server(options)
     engine.register(worker, options)
     return worker
 

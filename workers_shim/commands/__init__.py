@@ -7,7 +7,8 @@ from workers_shim.commands.command import EngineCommand
 from workers_shim.commands.echo import ECHO
 from workers_shim.commands.http import HTTP
 from workers_shim.commands.llamacpp import LLAMACPP
+from workers_shim.commands.openai import OPENAI
 from workers_shim.commands.run import RUN
 
-COMMANDS: tuple[EngineCommand, ...] = (ECHO, LLAMACPP, HTTP, RUN)
+COMMANDS: tuple[EngineCommand, ...] = (ECHO, LLAMACPP, OPENAI, HTTP, RUN)
 """In the order of `--help`."""

@@ -29,6 +29,8 @@ class EngineCommand(Struct, frozen=True):
         make_worker: the worker that gets the settings, and then the models.
         default_model: the name that a model has without `--model`, in words.
         default_slots, default_speed: what `--help` says of them; `make_worker` and `register` see to it.
+        await_server: wait for what the engine needs beside this process, before the worker gets its models. It is left
+            out where nobody wants to wait. Raises: SettingError.
         register: put the engine's models into a worker that has its settings. It imports what the engine needs.
             `options.models` has the names from `--model`, or is None. Raises: ValueError, SettingError.
     """
@@ -39,6 +41,7 @@ class EngineCommand(Struct, frozen=True):
     add_options: Callable[[Options], None]
     register: Callable[[Worker, argparse.Namespace], None]
     make_worker: Callable[[argparse.Namespace], Worker] = lambda _: Worker()
+    await_server: Callable[[argparse.Namespace], None] = lambda _: None
     default_model: str = ""
     default_slots: int = 1
     default_speed: str = "1"
