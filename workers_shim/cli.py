@@ -14,16 +14,20 @@ from broker_wire.amqp.addresses import TLSFiles
 from broker_wire.log_lines import log_to_stderr
 from broker_wire.topology import QueueType
 from workers_shim import Worker
+from workers_shim.check import check
 from workers_shim.commands.command import EngineCommand
 from workers_shim.options import SettingError
 from workers_shim.settings import parse
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Returns the process's exit code: 2 for what cannot be started as it was asked for, 130 for Ctrl-C before that."""
+    """Returns the process's exit code: 1 for a check that failed, 2 for what cannot be started as it was asked for, 130 for
+    Ctrl-C before that."""
     try:
         options = parse(arguments)
         log_to_stderr(options.log_level)
+        if options.command == "check":
+            return check(_make_engine(options), options)
         _make_worker(options).run()
     except (SettingError, ValueError) as error:
         print(f"workers-shim: {error}", file=sys.stderr)  # noqa: T201 - for whoever typed the command
@@ -40,6 +44,14 @@ def _make_worker(options: argparse.Namespace) -> Worker:
     worker = engine.make_worker(options)
     _configure(worker, options)
     engine.await_server(options)
+    engine.register(worker, options)
+    return worker
+
+
+def _make_engine(options: argparse.Namespace) -> Worker:
+    """A worker that is not to be run: it waits for nothing, and needs no broker. Raises: SettingError, ValueError."""
+    engine: EngineCommand = options.engine
+    worker = engine.make_worker(options)
     engine.register(worker, options)
     return worker
 

@@ -8,12 +8,15 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
+from broker_wire.messages import Operation
 from broker_wire.topology import QueueBounds, QueueType, check_model_name, check_worker_name
+from workers_shim.check import MAX_TOKENS, PROMPT
 from workers_shim.commands import COMMANDS
 from workers_shim.commands.command import EngineCommand, ModelNames
 from workers_shim.config import GRACE
 from workers_shim.options import ENVIRONMENT_PREFIX, Options, SettingError, checked, variable_of
 
+_LOG_LEVELS = ("debug", "info", "warning", "error")
 _EPILOG = f"""\
 Every option has an environment variable: --broker-url is {ENVIRONMENT_PREFIX}BROKER_URL, and so on; --model takes
 several names from {ENVIRONMENT_PREFIX}MODEL, one a line. An option wins over its variable.
@@ -33,6 +36,7 @@ def build_parser() -> argparse.ArgumentParser:
     engines = parser.add_subparsers(dest="command", required=True, metavar="ENGINE", title="engines")
     for engine in COMMANDS:
         _add_engine(engines, engine)
+    _add_check(engines)
     return parser
 
 
@@ -74,6 +78,36 @@ def _add_engine(engines: "argparse._SubParsersAction[argparse.ArgumentParser]", 
     _broker(command)
 
 
+def _add_check(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    summary = "ask an engine once, without a broker, and say what came of it"
+    description = f"{summary.capitalize()}. Exit code 0: it answered."
+    command = commands.add_parser("check", help=summary, description=description)
+    engines = command.add_subparsers(required=True, metavar="ENGINE", title="engines")
+    for engine in COMMANDS:
+        checked_engine = engines.add_parser(engine.name, help=engine.summary, description=description)
+        # The engine may ask for what a worker is told.
+        checked_engine.set_defaults(engine=engine, slots=None, name=None, broker_url=None, ask_model=None)
+        _add_engine_options(checked_engine, engine)
+        _question(checked_engine, engine)
+
+
+def _question(command: argparse.ArgumentParser, engine: EngineCommand) -> None:
+    group = Options(command, "question")
+    group.add_without_variable("--prompt", default=PROMPT, metavar="TEXT", help=f"(default: {PROMPT})")
+    group.add_without_variable(
+        "--operation",
+        choices=tuple(Operation),
+        help="protocol of the request (default: the first that the model can do)",
+    )
+    group.add_without_variable("--whole", action="store_true", help="ask for the answer in one piece, not for a stream")
+    group.add_without_variable(
+        "--max-tokens", type=int, default=MAX_TOKENS, metavar="N", help=f"of the answer (default: {MAX_TOKENS})"
+    )
+    group.add_without_variable(
+        "--log-level", choices=_LOG_LEVELS, default="warning", help="least severe events to log (default: warning)"
+    )
+
+
 def _add_engine_options(command: argparse.ArgumentParser, engine: EngineCommand) -> None:
     group = Options(command, "models")
     default = "required" if engine.model_names is ModelNames.REQUIRED else f"default: {engine.default_model}"
@@ -112,7 +146,7 @@ def _worker(command: argparse.ArgumentParser, engine: EngineCommand) -> None:
     )
     group.add(
         "--log-level",
-        choices=("debug", "info", "warning", "error"),
+        choices=_LOG_LEVELS,
         default="info",
         help="least severe events to log (default: info)",
     )

@@ -192,6 +192,11 @@ class Worker:
         """What it serves, as it tells the fleet."""
         return self._executor.cards
 
+    @property
+    def engines(self) -> EngineExecutor:
+        """What runs its requests, for whoever has one from elsewhere than the broker."""
+        return self._executor
+
     # --- life
 
     @property

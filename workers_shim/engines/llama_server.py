@@ -28,13 +28,14 @@ def main() -> int:
     # Python sees a signal only between two of its own instructions, and the server's threads are not Python's.
     signals = (signal.SIGTERM, signal.SIGINT)
     signal.pthread_sigmask(signal.SIG_BLOCK, signals)
-    serve(options)
+    server = serve(options)
     signal.sigwait(signals)
+    del server
     return 0
 
 
 def serve(options: argparse.Namespace) -> object:
-    """Returns the server, which runs until the process ends. Raises: RuntimeError, when the model cannot be loaded."""
+    """Returns the server, which runs as long as somebody has it. Raises: RuntimeError, when it cannot be."""
     import xllamacpp
 
     path = options.gguf or find_default_model()
