@@ -34,7 +34,7 @@ _WORDS = {
     FailureKind.REQUEST: "the engine refuses the request; a client would get 400",
     FailureKind.NOT_SERVED: "the engine cannot take it at present; in a fleet another worker would be tried",
     FailureKind.LOST: "what runs the model died in the middle of the answer; in a fleet another worker would be tried",
-    FailureKind.ENGINE: "the engine failed; in a fleet a request of which nothing has come yet would be tried once more",
+    FailureKind.ENGINE: "the engine failed; in a fleet a request of which nothing came yet would be tried once more",
     FailureKind.DEADLINE: f"the answer was not complete after {DEADLINE:g} s",
 }
 

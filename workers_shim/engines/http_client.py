@@ -9,7 +9,7 @@ import asyncio
 import contextlib
 import ssl
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator
 from urllib.parse import urlsplit
 
 from msgspec import Struct
@@ -168,6 +168,7 @@ class HttpClient:
         self.loop = asyncio.get_running_loop()
         self._keep = keep
         self._idle: list[_Connection] = []
+        self._end_of_loop: AsyncGenerator[None, None] | None = None
         self._tls = ssl.create_default_context() if address.scheme == "https" else None
         token = f"Authorization: Bearer {secret}\r\n" if secret else ""
         self._fields = f"Host: {address.netloc}\r\nUser-Agent: workers-shim\r\nAccept-Encoding: identity\r\n{token}"
@@ -182,6 +183,9 @@ class HttpClient:
 
         Raises: UnreachableError, BrokenOffError.
         """
+        if self._end_of_loop is None:
+            self._end_of_loop = self._until_loop_ends()
+            await anext(self._end_of_loop)
         connection, head = await self._send(self._request(method, path, body))
         try:
             yield Response(head, connection)
@@ -201,6 +205,13 @@ class HttpClient:
         self._keep = 0
         while self._idle:
             self._idle.pop().close()
+
+    async def _until_loop_ends(self) -> AsyncGenerator[None, None]:
+        """Whoever ends a loop closes its open generators first, and so no connection outlives it."""
+        try:
+            yield
+        finally:
+            self.close()
 
     def _request(self, method: str, path: str, body: bytes | None) -> bytes:
         about = "" if body is None else f"Content-Type: application/json\r\nContent-Length: {len(body)}\r\n"

@@ -86,12 +86,6 @@ class OpenAIServer:
         for request in list(self._silent):
             request.progress()
 
-    def let_go(self) -> None:
-        """Keep no connection: the models are withdrawn, or the worker leaves. Called from any thread."""
-        client, self._client = self._client, None
-        if client is not None and not client.loop.is_closed():
-            client.loop.call_soon_threadsafe(client.close)
-
     async def generate(self, request: Request) -> AsyncIterator[str | Chunk]:
         """One answer.
 

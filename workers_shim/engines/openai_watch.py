@@ -87,7 +87,6 @@ class Watch:
         self._stopped = True
         self._wake()
         self._thread.join()
-        self._server.let_go()
 
     def _wake(self) -> None:
         loop = self._loop
@@ -131,8 +130,6 @@ class Watch:
         """Add and remove what has changed. A worker that has not begun, or has left, is left alone."""
         if not self._worker.alive:
             return
-        if self._served and not offers:
-            self._server.let_go()
         try:
             for name in self._served.keys() - offers.keys():
                 self._worker.remove_model(name)
