@@ -52,6 +52,9 @@ def serve(options: argparse.Namespace) -> object:
     parameters.cache_ram_mib = 0
     parameters.warmup = False
     parameters.embedding = options.embeddings
+    if options.embeddings:
+        # One vector a text, which OpenAI's protocol has, and not one a token.
+        parameters.pooling_type = xllamacpp.llama_pooling_type.LLAMA_POOLING_TYPE_MEAN
     parameters.api_keys = [options.api_key] if options.api_key else []
     return xllamacpp.Server(parameters)
 
