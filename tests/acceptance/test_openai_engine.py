@@ -94,10 +94,8 @@ def test_an_answer_moves_to_another_server_where_it_is_repeated(
     right = next(iter(servers.values())).stream("/chat/completions", body)
 
     with httpx.stream("POST", f"{controller.url}/v1/chat/completions", json=body, timeout=60) as response:
-        lines = response.iter_lines()
-        origin = next(line for line in lines if line.startswith(": worker="))
-        name = origin.removeprefix(": worker=").split()[0]
-        *data, done = read_until_killed(lines, servers[name].process)
+        server = servers[response.headers["x-worker"]]
+        *data, done = read_until_killed(response.iter_lines(), server.process)
 
     assert done == "data: [DONE]"
     got = [line.removeprefix("data: ").encode() for line in data]
