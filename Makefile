@@ -5,6 +5,7 @@
 BIN := .venv/bin
 PYTHON ?= python3
 QUESTION ?=
+ENGINE ?=
 
 help: ## show this list
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 22
@@ -15,8 +16,8 @@ setup: ## install RabbitMQ if it is missing, and make .venv with everything in i
 setup-tests: ## the same, and what only the tests need
 	@PYTHON="$(PYTHON)" scripts/setup.sh --tests
 
-export QUESTION
-demo: setup ## ask a real model through the whole chain (QUESTION="…" asks something else)
+export QUESTION ENGINE
+demo: setup ## ask a real model through the whole chain (QUESTION="…" asks something else, ENGINE=openai has a server behind)
 	@$(BIN)/python -m broker_controller.demo
 
 test: setup-tests ## run everything: style, types, import arrows, and all tests on a real RabbitMQ

@@ -1,5 +1,7 @@
 """`make demo`: a broker, the controller, two workers with a real model, and the same question through both protocols.
 
+Which engine the workers have is `demo_engines`'s.
+
 Everything runs in a temporary folder, on ports that are free, and ends with it. On a terminal it stays up until Ctrl-C.
 """
 
@@ -18,11 +20,11 @@ import httpx
 
 from broker_controller.amqp_probe import free_port, something_listens
 from broker_controller.demo_clients import AnswerError, Stopwatch, ask_llava, ask_openai
+from broker_controller.demo_engines import MODEL, DemoEngine, choose_engine
 from broker_controller.demo_programs import ProgramEndedError, Programs
 from broker_controller.local_broker import NoBrokerError, private_broker
 from broker_controller.private_node import PrivateNodeError
 
-MODEL = "smollm2-135m-instruct"
 QUESTION = "What is the capital of France, and what is it known for?"
 WORKERS = ("demo-1", "demo-2")
 _USUAL_PORT = 21001  # LLaVA's controller listens there
@@ -40,8 +42,9 @@ class DemoError(RuntimeError):
 class Demo:
     """One run. `say` writes a line with the seconds since the start."""
 
-    def __init__(self, question: str) -> None:
+    def __init__(self, question: str, engine: DemoEngine) -> None:
         self._question = question
+        self._engine = engine
         self._began = time.monotonic()
 
     def run(self) -> None:
@@ -61,11 +64,13 @@ class Demo:
             stack.callback(programs.stop)
             port = free_port() if something_listens("localhost", _USUAL_PORT) else _USUAL_PORT
             url = f"http://localhost:{port}"
-            self.say(f"Starting the controller on {url}, and two workers with the model {MODEL} on llama.cpp …")
+            self.say(f"Starting the controller on {url}, and {self._engine.words} …")
             programs.start("controller", "broker-controller", "--port", str(port), "--broker-url", broker.url)
+            if self._engine.server:
+                programs.start("server", *self._engine.server)
             for name in WORKERS:
                 options = ("--model", MODEL, "--name", name, "--broker-url", broker.url)
-                programs.start(name, "workers-shim", "llamacpp", *options)
+                programs.start(name, "workers-shim", *self._engine.worker, *options)
 
             # A proxy in the environment is not meant for this machine.
             http = stack.enter_context(httpx.Client(base_url=url, trust_env=False))
@@ -137,7 +142,12 @@ def write(text: str) -> None:
 def main() -> int:
     """Run the demo; the exit code."""
     signal.signal(signal.SIGTERM, _leave)
-    demo = Demo(os.environ.get("QUESTION") or QUESTION)
+    try:
+        engine = choose_engine(os.environ.get("ENGINE", ""))
+    except ValueError as error:
+        sys.stderr.write(f"demo: {error}\n")
+        return 2
+    demo = Demo(os.environ.get("QUESTION") or QUESTION, engine)
     try:
         demo.run()
     except (DemoError, ProgramEndedError, NoBrokerError, PrivateNodeError) as error:

@@ -44,13 +44,13 @@ def check(worker: Worker, options: argparse.Namespace) -> int:
 
     Raises: SettingError, when there is no such model.
     """
-    card = _choose(worker.models, options.ask_model)
+    card = _choose(worker.models, options.ask)
     operation = _operation(card, options.operation)
     streams = not options.whole and operation is not Operation.EMBEDDING
     body = make_body(card.name, operation, options.prompt, options.max_tokens, streams=streams)
     printer = Printer()
     others = len(worker.models) - 1
-    printer.line("model", f"{_describe(card)}{f' (and {others} more: --model chooses)' if others else ''}")
+    printer.line("model", f"{_describe(card)}{f' (and {others} more: --ask chooses)' if others else ''}")
     printer.line("request", f"{operation.value}, {'streamed' if streams else 'in one piece'}: {options.prompt}")
     printer.blank()
     generate = Generate("check", 1, 1, "check", card.name, operation, DEADLINE, body)

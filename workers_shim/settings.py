@@ -86,13 +86,14 @@ def _add_check(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") 
     for engine in COMMANDS:
         checked_engine = engines.add_parser(engine.name, help=engine.summary, description=description)
         # The engine may ask for what a worker is told.
-        checked_engine.set_defaults(engine=engine, slots=None, name=None, broker_url=None, ask_model=None)
+        checked_engine.set_defaults(engine=engine, slots=None, name=None, broker_url=None)
         _add_engine_options(checked_engine, engine)
-        _question(checked_engine, engine)
+        _question(checked_engine)
 
 
-def _question(command: argparse.ArgumentParser, engine: EngineCommand) -> None:
+def _question(command: argparse.ArgumentParser) -> None:
     group = Options(command, "question")
+    group.add_without_variable("--ask", metavar="NAME", help="the model to ask, of several (default: the first)")
     group.add_without_variable("--prompt", default=PROMPT, metavar="TEXT", help=f"(default: {PROMPT})")
     group.add_without_variable(
         "--operation",

@@ -61,10 +61,12 @@ def is_demo(process: Path, mark: str) -> bool:
         return False
 
 
+@pytest.mark.parametrize("engine", ["", "openai"])
 def test_without_a_terminal_the_demo_answers_through_both_protocols_and_leaves_nothing(
-    processes: Processes, tmp_path: Path, prefix: str
+    processes: Processes, tmp_path: Path, prefix: str, engine: str
 ) -> None:
-    demo = processes.start("python", "-m", "broker_controller.demo", env=environment(tmp_path, prefix))
+    env = environment(tmp_path, prefix) | {"ENGINE": engine}
+    demo = processes.start("python", "-m", "broker_controller.demo", env=env)
     assert demo.wait(within=100) == 0
 
     output = demo.output()
@@ -105,6 +107,12 @@ def test_the_demo_leaves_nothing_when_it_is_killed(
     demo.kill()
     eventually_sync(lambda: not alive_with(prefix))
     eventually_sync(lambda: not list((tmp_path / "scratch").iterdir()))
+
+
+def test_an_engine_that_the_demo_does_not_have_is_refused(processes: Processes) -> None:
+    demo = processes.start("python", "-m", "broker_controller.demo", env={"ENGINE": "vllm"})
+    assert demo.wait() == 2
+    assert "choose from llamacpp, openai" in demo.output()
 
 
 def test_a_program_that_ends_is_named_with_the_end_of_its_log(tmp_path: Path) -> None:

@@ -83,7 +83,7 @@ def test_an_engine_that_fails_is_said_to_in_words(
 @pytest.mark.parametrize(
     ("options", "expected"),
     [
-        (["--model", "b"], ("b", Operation.COMPLETION, True, "p", 5)),
+        (["--ask", "b"], ("b", Operation.COMPLETION, True, "p", 5)),
         (["--whole"], ("a", Operation.COMPLETION, False, "p", 5)),
         (["--operation", "llava"], ("a", Operation.LLAVA, True, "p", 5)),
     ],
@@ -107,7 +107,7 @@ def test_the_request_is_of_the_kind_that_was_asked_for(
 def test_a_model_that_is_not_there_is_said_to_be_so(mine: Worker, capsys: pytest.CaptureFixture[str]) -> None:
     mine.add_model("m", lambda _: iter("x"))
 
-    assert cli.main(["check", "run", "mine:worker", "--model", "n"]) == 2
+    assert cli.main(["check", "run", "mine:worker", "--ask", "n"]) == 2
     assert "no model 'n'; served: m" in capsys.readouterr().err
 
 
