@@ -17,7 +17,7 @@ setup-tests: ## the same, and what only the tests need
 	@PYTHON="$(PYTHON)" scripts/setup.sh --tests
 
 export QUESTION ENGINE
-demo: setup ## ask a real model through the whole chain (QUESTION="…" asks something else, ENGINE=openai has a server behind)
+demo: setup ## ask a real model through the whole chain (QUESTION="…" asks something else, ENGINE=openai puts a server behind)
 	@$(BIN)/python -m broker_controller.demo
 
 test: setup-tests ## run everything: style, types, import arrows, and all tests on a real RabbitMQ

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable
 
 import msgspec
@@ -24,8 +25,9 @@ Answer = Callable[[Asked, asyncio.StreamWriter], Awaitable[None]]
 class OddServer:
     """`asked`: all requests so far. `left`: connections that their client closed."""
 
-    def __init__(self, answer: Answer) -> None:
+    def __init__(self, answer: Answer, tls: ssl.SSLContext | None = None) -> None:
         self.answer = answer
+        self._tls = tls
         self.asked: list[Asked] = []
         self.connections = 0
         self.left = 0
@@ -40,7 +42,7 @@ class OddServer:
 
     async def start(self) -> None:
         """On the same port as the last time."""
-        self._server = await asyncio.start_server(self._serve, "127.0.0.1", self.port)
+        self._server = await asyncio.start_server(self._serve, "127.0.0.1", self.port, ssl=self._tls)
         self.port = self._server.sockets[0].getsockname()[1]
 
     async def stop(self) -> None:
@@ -82,8 +84,8 @@ class OddServer:
 
 
 @contextlib.asynccontextmanager
-async def odd_server(answer: Answer) -> AsyncIterator[OddServer]:
-    server = OddServer(answer)
+async def odd_server(answer: Answer, tls: ssl.SSLContext | None = None) -> AsyncIterator[OddServer]:
+    server = OddServer(answer, tls)
     await server.start()
     try:
         yield server

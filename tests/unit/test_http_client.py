@@ -1,11 +1,11 @@
 """The HTTP client against a server that answers oddly: connections kept, closed, and lost."""
 
 import asyncio
-import ssl
 from typing import Any
 
 import pytest
 
+from tests.integration.amqp_certificates import Certificates
 from tests.unit import odd_http
 from tests.unit.odd_http import END, EVENTS, Asked, chunk, odd_server, whole
 from tests.waiting import eventually
@@ -201,15 +201,36 @@ async def test_no_connection_within_its_time_is_unreachable(monkeypatch: pytest.
         await ask(HttpClient(parse_url(NOBODY)))
 
 
-async def test_a_certificate_that_nobody_vouches_for_is_unreachable(monkeypatch: pytest.MonkeyPatch) -> None:
-    async def refuse(*_: Any, **how: Any) -> None:
-        assert isinstance(how["ssl"], ssl.SSLContext)
-        assert how["ssl"].check_hostname
-        raise ssl.SSLCertVerificationError("self-signed certificate")
+@pytest.fixture(scope="module")
+def certificates(tmp_path_factory: pytest.TempPathFactory) -> Certificates:
+    return Certificates(tmp_path_factory.mktemp("certificates"))
 
-    monkeypatch.setattr(asyncio, "open_connection", refuse)
-    with pytest.raises(UnreachableError, match="self-signed"):
-        await ask(HttpClient(parse_url("https://localhost/v1")))
+
+async def test_https_is_spoken_to_whom_the_systems_authorities_vouch_for(
+    certificates: Certificates, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SSL_CERT_FILE", str(certificates.ca))
+    async with odd_server(answers(whole(b"ok")), certificates.server(certificates.localhost)) as server:
+        client = HttpClient(parse_url(f"https://localhost:{server.port}/v1"))
+        assert await ask(client) == b"ok"
+        assert await ask(client) == b"ok"
+        client.close()
+
+    assert [asked.connection for asked in server.asked] == [1, 1]
+
+
+async def test_whoever_nobody_vouches_for_is_unreachable(
+    certificates: Certificates, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with odd_server(odd_http.never, certificates.server(certificates.elsewhere)) as server:
+        url = f"https://localhost:{server.port}/v1"
+        with pytest.raises(UnreachableError, match="certificate verify failed"):
+            await ask(HttpClient(parse_url(url)))
+        monkeypatch.setenv("SSL_CERT_FILE", str(certificates.ca))
+        with pytest.raises(UnreachableError, match="Hostname mismatch"):
+            await ask(HttpClient(parse_url(url)))
+
+    assert not server.asked
 
 
 async def test_a_question_has_its_time() -> None:

@@ -105,7 +105,11 @@ async def test_a_server_without_a_list_needs_names(
 ) -> None:
     server.answer = Pages({}).answer
     assert await run("--url", server.url) == 2
-    assert "--model NAME" in capsys.readouterr().err
+    message = capsys.readouterr().err
+    assert "--model NAME" in message
+    assert "ends with /v1" not in message
+    assert await run("--url", server.url.removesuffix("/v1")) == 2
+    assert "ends with /v1" in capsys.readouterr().err
     assert await run("--url", server.url, "--model", "m") == 0
 
 

@@ -202,6 +202,22 @@ async def test_models_come_and_go_and_change_with_the_server(monkeypatch: pytest
         await eventually(lambda: worker.served == {"b": 3, "c": None})
 
 
+async def test_every_healthy_look_is_told_to_the_engine(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(openai_watch, "INTERVAL", 0.01)
+    async with watched(listing(a=1)) as (_, server, worker, engine):
+        told: list[None] = []
+        monkeypatch.setattr(engine, "note_alive", lambda: told.append(None))
+        await eventually(lambda: len(told) > 1)
+        await server.stop()
+        await eventually(lambda: worker.served == {})
+        told.clear()
+        # As soon as it is served again it has been told, and not before.
+        assert not told
+        await server.start()
+        await eventually(lambda: worker.served)
+        assert told
+
+
 async def test_a_request_that_meets_trouble_has_the_server_looked_at_at_once() -> None:
     async with watched(listing(a=1)) as (_, server, worker, engine):
         await server.stop()

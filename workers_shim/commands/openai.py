@@ -105,7 +105,8 @@ def _register(worker: Worker, options: argparse.Namespace) -> None:
     except (DownError, SlowError) as error:
         raise SettingError(str(error)) from error
     if names is None and not survey.models:
-        raise SettingError(f"{address.url} lists no model: say which to serve with --model NAME")
+        hint = "" if address.path.endswith("/v1") else "the URL of most servers ends with /v1; else "
+        raise SettingError(f"{address.url} lists no model: {hint}say which to serve with --model NAME")
     if options.slots is None:
         worker.configure(slots=survey.slots or DEFAULT_SLOTS)
     server = OpenAIServer(
