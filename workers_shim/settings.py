@@ -68,7 +68,7 @@ def _add_engine(engines: "argparse._SubParsersAction[argparse.ArgumentParser]", 
     command = engines.add_parser(
         engine.name,
         help=engine.summary,
-        description=f"{engine.summary[:1].upper()}{engine.summary[1:]}.",
+        description=_sentence(engine.summary),
         epilog=_EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
@@ -78,9 +78,13 @@ def _add_engine(engines: "argparse._SubParsersAction[argparse.ArgumentParser]", 
     _broker(command)
 
 
+def _sentence(summary: str) -> str:
+    return f"{summary[:1].upper()}{summary[1:]}."
+
+
 def _add_check(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
     summary = "ask an engine once, without a broker, and say what came of it"
-    description = f"{summary.capitalize()}. Exit code 0: it answered."
+    description = f"{_sentence(summary)} Exit code 0: it answered."
     command = commands.add_parser("check", help=summary, description=description)
     engines = command.add_subparsers(required=True, metavar="ENGINE", title="engines")
     for engine in COMMANDS:

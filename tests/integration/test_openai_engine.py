@@ -135,7 +135,8 @@ async def test_a_cancel_of_a_whole_answer_frees_the_slot_of_a_server_that_nobody
     await eventually(lambda: llama.busy_slots() == 1)
     stream.cancel()
     await over(stream)
-    await eventually(is_free)
+    condition: Any = is_free
+    await eventually(condition)
 
 
 async def test_the_servers_own_words_reach_the_client_when_it_refuses(executor: EngineExecutor) -> None:

@@ -43,5 +43,5 @@ class EngineCommand(Struct, frozen=True):
     make_worker: Callable[[argparse.Namespace], Worker] = lambda _: Worker()
     await_server: Callable[[argparse.Namespace], None] = lambda _: None
     default_model: str = ""
-    default_slots: int = 1
+    default_slots: int | str = 1
     default_speed: str = "1"

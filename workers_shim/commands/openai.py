@@ -128,6 +128,7 @@ OPENAI = EngineCommand(
     summary="serve the models of an OpenAI-compatible server: vLLM, SGLang, llama-server, Ollama, TGI, LM Studio",
     model_names=ModelNames.OPTIONAL,
     default_model="all that the server has; NAME=OTHER serves its model OTHER as NAME",
+    default_slots=f"what the server says, else {DEFAULT_SLOTS}",
     add_options=_add_options,
     register=_register,
     await_server=_await_server,

@@ -24,8 +24,7 @@ from workers_shim.engines.http_client import (
 )
 from workers_shim.engines.openai_answers import BusyError, ChunkStream, ModelGoneError, failure_of, read_chunk
 from workers_shim.engines.openai_requests import Call, make_call
-from workers_shim.run import MAX_PAYLOAD
-from workers_shim.served_model import ResumeWays
+from workers_shim.engines.sse import MAX_EVENT
 
 LEAVING_TIME = 0.25
 """Seconds in which a worker whose server is away leaves the queues: a request that is given back would come back."""
@@ -49,7 +48,7 @@ class OpenAIServer:
         secret: str | None = None,
         keep: int = 1,
         upstream_names: Mapping[str, str] | None = None,
-        resume: ResumeWays = "never",
+        resume: str = "never",
     ) -> None:
         """
         Args:
@@ -103,7 +102,7 @@ class OpenAIServer:
                 contextlib.aclosing(_chunks(response, call)) as chunks,
             ):
                 async for chunk in chunks:
-                    has_begun = has_begun or chunk != ""
+                    has_begun = has_begun or (isinstance(chunk, Chunk) and bool(chunk.payload or chunk.text))
                     yield chunk
         except UnreachableError as error:
             await self._leave(str(error), LEAVING_TIME)
@@ -137,7 +136,7 @@ async def _chunks(response: Response, call: Call) -> AsyncGenerator[str | Chunk,
     if response.status != HTTPStatus.OK:
         raise failure_of(response.status, await _read_error(response), response.fields.get("retry-after", ""))
     if response.content_type != "text/event-stream":
-        yield read_chunk(await response.read(MAX_PAYLOAD), as_text=call.as_text)
+        yield read_chunk(await response.read(MAX_EVENT), as_text=call.as_text)
         return
     stream = ChunkStream(as_text=call.as_text)
     while piece := await response.read_some():
