@@ -17,7 +17,7 @@ from workers_shim import Worker
 from workers_shim.check import check
 from workers_shim.commands.command import EngineCommand
 from workers_shim.options import SettingError
-from workers_shim.settings import parse
+from workers_shim.settings import WORKER_SETTINGS, parse
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -58,8 +58,7 @@ def _make_engine(options: argparse.Namespace) -> Worker:
 
 def _configure(worker: Worker, options: argparse.Namespace) -> None:
     """What the command line says goes before what the module of `run` said."""
-    names = ("name", "slots", "speed", "broker_url", "prefix", "drain_timeout", "grace")
-    given = {name: value for name in names if (value := getattr(options, name)) is not None}
+    given = {name: value for name in WORKER_SETTINGS if (value := getattr(options, name)) is not None}
     if options.broker_ca or options.broker_cert or options.broker_key:
         given["tls"] = TLSFiles(options.broker_ca, options.broker_cert, options.broker_key)
     bounds: dict[str, Any] = {}

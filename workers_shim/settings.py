@@ -16,6 +16,8 @@ from workers_shim.commands.command import EngineCommand, ModelNames
 from workers_shim.config import GRACE
 from workers_shim.options import ENVIRONMENT_PREFIX, Options, SettingError, checked, variable_of
 
+WORKER_SETTINGS = ("name", "slots", "speed", "broker_url", "prefix", "drain_timeout", "grace")
+"""Options that are `Worker`'s own, by its names; None where they are not given."""
 _LOG_LEVELS = ("debug", "info", "warning", "error")
 _EPILOG = f"""\
 Every option has an environment variable: --broker-url is {ENVIRONMENT_PREFIX}BROKER_URL, and so on; --model takes
@@ -89,8 +91,8 @@ def _add_check(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") 
     engines = command.add_subparsers(required=True, metavar="ENGINE", title="engines")
     for engine in COMMANDS:
         checked_engine = engines.add_parser(engine.name, help=engine.summary, description=description)
-        # The engine may ask for what a worker is told.
-        checked_engine.set_defaults(engine=engine, slots=None, name=None, broker_url=None)
+        # What a worker is told can be asked for by its engine, and is not said here.
+        checked_engine.set_defaults(engine=engine, **dict.fromkeys(WORKER_SETTINGS))
         _add_engine_options(checked_engine, engine)
         _question(checked_engine)
 
