@@ -21,8 +21,10 @@ from workers_shim.settings import WORKER_SETTINGS, parse
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Returns the process's exit code: 1 for a check that failed, 2 for what cannot be started as it was asked for, 130 for
-    Ctrl-C before that."""
+    """Returns the process's exit code.
+
+    1 for a check that failed, 2 for what cannot be started as it was asked for, 130 for Ctrl-C before that.
+    """
     try:
         options = parse(arguments)
         log_to_stderr(options.log_level)

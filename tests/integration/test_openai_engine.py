@@ -11,10 +11,10 @@ from broker_controller.amqp_probe import free_port
 from broker_wire.messages import FailureKind, Operation
 from tests.integration.llama_http import MODEL, QUESTION, LlamaServer, comparable, text_of
 from tests.processes import Processes
-from tests.unit.engine_runs import add, over
+from tests.unit.engine_runs import over
 from tests.unit.fake_stream import PATIENCE, FakeStream, assignment
 from tests.waiting import Eventually
-from workers_shim import Chunk, cli
+from workers_shim import Chunk, Worker, cli
 from workers_shim.engines.http_client import parse_url
 from workers_shim.engines.openai import OpenAIServer
 from workers_shim.execution import EngineExecutor
@@ -37,10 +37,11 @@ def llama(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LlamaServer]:
 
 @pytest.fixture
 async def executor(llama: LlamaServer) -> AsyncIterator[EngineExecutor]:
-    executor = EngineExecutor()
-    add(executor, OpenAIServer(parse_url(llama.url), keep=2).generate, MODEL, shared_loop=True)
-    yield executor
-    assert await executor.aclose(PATIENCE)
+    worker = Worker("w")
+    engine = OpenAIServer(parse_url(llama.url), keep=2)
+    engine.register(worker, MODEL, abilities=("chat", "completion", "embedding"), context_length=None)
+    yield worker.engines
+    assert await worker.engines.aclose(PATIENCE)
 
 
 def start(executor: EngineExecutor, body: dict[str, Any], operation: Operation = Operation.CHAT) -> FakeStream:

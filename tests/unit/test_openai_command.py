@@ -122,9 +122,9 @@ def test_without_its_server_it_says_so_keeps_waiting_and_leaves_when_told_to() -
             line = process.stderr.readline()
             assert re.search(r"waiting for the server url=http://127\.0\.0\.1:1/v1 reason=.*cannot be reached", line)
             assert process.poll() is None
-            process.send_signal(signal.SIGTERM)
+            process.send_signal(signal.SIGINT)
             rest = process.stderr.read()
-            assert process.wait(30) == 0
+            assert process.wait(30) == 130
         finally:
             process.kill()
     assert "Traceback" not in rest

@@ -13,14 +13,13 @@ import pytest
 
 from broker_wire.messages import FailureKind, Operation, Usage
 from tests.unit import odd_http
-from tests.unit.engine_runs import add, had_after, over
+from tests.unit.engine_runs import had_after, over
 from tests.unit.fake_stream import PATIENCE, FakeStream, assignment
 from tests.unit.odd_http import END, EVENTS, Asked, OddServer, event, odd_server, whole
 from tests.waiting import eventually
-from workers_shim import Chunk
+from workers_shim import Chunk, Worker
 from workers_shim.engines.http_client import parse_url
 from workers_shim.engines.openai import OpenAIServer
-from workers_shim.execution import EngineExecutor
 
 CHAT: dict[str, Any] = {"model": "m", "messages": [{"role": "user", "content": "hi"}], "stream": True}
 FIRST = b'{"id":"1", "choices":[{"index":0,"delta":{"content":"Hel"}}],"unknown":[1.0]}'
@@ -38,8 +37,9 @@ class Running:
         self.troubles: list[str] = []
         self.engine = OpenAIServer(parse_url(server.url), **how)
         self.engine.on_trouble = self.troubles.append
-        self.executor = EngineExecutor()
-        add(self.executor, self.engine.generate, shared_loop=True, resume=how.get("resume", "never"))
+        worker = Worker("w")
+        self.engine.register(worker, "m", abilities=("chat", "completion", "embedding"), context_length=None)
+        self.executor = worker.engines
 
     def start(
         self, body: dict[str, Any] | None = None, operation: Operation = Operation.CHAT, **given: Any
@@ -114,6 +114,16 @@ async def test_an_embedding_comes_down_as_it_is() -> None:
 
     assert payloads(stream) == [body]
     assert run.server.asked[0].path == "/v1/embeddings"
+
+
+async def test_several_prompts_go_up_in_one_request() -> None:
+    body = {"model": "m", "prompt": ["a", [1, 2]]}
+    async with running(writes(whole(b'{"choices":[{"index":0,"text":"x"},{"index":1,"text":"y"}]}'))) as run:
+        stream = await run.answer(body, Operation.COMPLETION)
+
+    assert stream.last_words[0][0] == "end"
+    [asked] = run.server.asked
+    assert json.loads(asked.body) == body
 
 
 async def test_llavas_client_gets_the_text() -> None:

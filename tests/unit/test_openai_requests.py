@@ -8,7 +8,7 @@ import pytest
 from broker_wire.messages import Operation
 from tests.unit.fake_stream import FakeStream, assignment
 from workers_shim.engines.openai_requests import Call, make_call
-from workers_shim.request import parse_request
+from workers_shim.request_body import parse_request
 
 CHAT = b'{ "model":"m",\n "messages": [{"role": "user", "content": "\\u00e9 hi"}], "new_field": 1.0, "stream":true }'
 

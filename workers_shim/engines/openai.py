@@ -77,6 +77,7 @@ class OpenAIServer:
             context_length=context_length,
             resume=self._resume,
             shared_loop=True,
+            many_prompts=True,
         )
 
     def note_alive(self) -> None:

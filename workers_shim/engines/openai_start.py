@@ -1,9 +1,7 @@
 """Before a worker of `openai` begins: one look at its server, or waiting for it. Used by the command line."""
 
 import asyncio
-import contextlib
 import logging
-import signal
 import time
 
 from workers_shim.engines.http_client import Address, HttpClient
@@ -25,22 +23,12 @@ def look_once(address: Address, secret: str | None) -> Survey:
 def wait_for_server(address: Address, secret: str | None) -> None:
     """Until the server is well and has a model, or no list of them; however long that takes.
 
-    Raises: KeyRefusedError; SystemExit, with code 0, on SIGTERM and SIGINT.
+    Raises: KeyRefusedError.
     """
-    try:
-        asyncio.run(_wait(address, secret))
-    except (asyncio.CancelledError, KeyboardInterrupt):
-        _log.info("told to leave while waiting for the server url=%s", address.url)
-        raise SystemExit(0) from None
+    asyncio.run(_wait(address, secret))
 
 
 async def _wait(address: Address, secret: str | None) -> None:
-    task = asyncio.current_task()
-    assert task is not None  # noqa: S101 - `asyncio.run` makes it
-    for number in (signal.SIGTERM, signal.SIGINT):
-        # Not on Windows, and not beside the main thread.
-        with contextlib.suppress(NotImplementedError, ValueError, RuntimeError):
-            asyncio.get_running_loop().add_signal_handler(number, task.cancel)
     log_at = 0.0
     while True:
         try:
