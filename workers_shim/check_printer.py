@@ -144,10 +144,12 @@ def _shown_choice(choice: dict[str, Any]) -> str:
 
 
 def _shown_embeddings(answer: Any) -> str:
-    data = answer.get("data") if isinstance(answer, dict) else None
+    """Of a server's whole answer, or of the one vector that the shim has made a chunk of."""
+    if not isinstance(answer, dict):
+        return ""
+    data = answer.get("data", [answer])
     vectors = [each.get("embedding") for each in data if isinstance(each, dict)] if isinstance(data, list) else []
-    sizes = [str(len(vector)) for vector in vectors if isinstance(vector, list)]
-    return f"{len(sizes)} vector(s) of {', '.join(sizes)} numbers" if sizes else ""
+    return "".join(f"a vector of {len(vector)} numbers\n" for vector in vectors if isinstance(vector, list))
 
 
 def _json(value: Any) -> str:

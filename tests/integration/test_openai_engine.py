@@ -158,4 +158,4 @@ def test_check_asks_a_real_server(
     assert cli.main([*command, "--prompt", "Tell me about gravity."]) == 0
     assert "of the answer" in capsys.readouterr().out
     assert cli.main([*command, "--operation", "embedding"]) == 0
-    assert "1 vector(s) of 576 numbers" in capsys.readouterr().out
+    assert "a vector of 576 numbers" in capsys.readouterr().out

@@ -111,8 +111,11 @@ def test_a_model_that_is_not_there_is_said_to_be_so(mine: Worker, capsys: pytest
     assert "no model 'n'; served: m" in capsys.readouterr().err
 
 
-def test_a_server_that_is_away_is_not_waited_for(capsys: pytest.CaptureFixture[str]) -> None:
-    assert cli.main(["check", "openai", "--url", "http://127.0.0.1:1/v1"]) == 2
+@pytest.mark.parametrize(
+    "command", [["openai", "--url", "http://127.0.0.1:1/v1"], ["http", "--url", "http://127.0.0.1:1"]]
+)
+def test_a_server_that_is_away_is_not_waited_for(command: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["check", *command]) == 2
     assert "cannot be reached" in capsys.readouterr().err
 
 
@@ -141,7 +144,8 @@ def test_an_interrupted_check_stops_the_engine() -> None:
         ({"choices": [{"text": "c"}]}, "c"),
         ({"choices": [{"delta": {"tool_calls": [1]}}]}, '{"tool_calls":[1]}\n'),
         ({"choices": []}, ""),
-        ({"data": [{"embedding": [1, 2, 3]}]}, "1 vector(s) of 3 numbers"),
+        ({"data": [{"embedding": [1, 2, 3]}]}, "a vector of 3 numbers\n"),
+        ({"object": "embedding", "embedding": [1, 2]}, "a vector of 2 numbers\n"),
         ({"x": 1}, '{"x":1}'),
     ],
 )

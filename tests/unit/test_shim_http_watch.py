@@ -36,7 +36,8 @@ def worker() -> Worker:
 def watch(worker: Worker, say: Say) -> Watch:
     watch = Watch(worker, parse_address("http://localhost:1"))
     say({"model_names": ["a"], "speed": 2})
-    assert watch.wait_for_worker().speed == 2.0
+    watch.wait_for_worker()
+    assert watch.begin().speed == 2.0
     return watch
 
 
@@ -77,6 +78,14 @@ def test_one_that_gives_no_status_is_away_after_some_looks(
     assert served(worker) == {"a"}
 
 
+@pytest.mark.parametrize("answer", [UnreachableError("cannot be reached"), {"no": "status"}])
+def test_one_that_does_not_answer_is_not_begun_with(worker: Worker, say: Say, answer: object) -> None:
+    say(answer)
+
+    with pytest.raises(ValueError, match=r"cannot be reached|gives no status"):
+        Watch(worker, parse_address("http://localhost:1")).begin()
+
+
 def test_misses_in_between_do_not_add_up(worker: Worker, watch: Watch, say: Say) -> None:
     for _ in range(MAX_MISSES):
         say(TimeoutError())
@@ -93,4 +102,4 @@ def test_a_model_that_is_wanted_and_not_there_is_said(worker: Worker, say: Say) 
     say({"model_names": ["a", "b"]})
 
     with pytest.raises(ValueError, match="serves a, b, which is not what --model asks for: a, x"):
-        Watch(worker, parse_address("http://localhost:1"), ["a", "x"]).wait_for_worker()
+        Watch(worker, parse_address("http://localhost:1"), ["a", "x"]).begin()

@@ -41,17 +41,23 @@ class Watch:
         self._news = threading.Event()
         self._unreachable = ""
 
-    def wait_for_worker(self) -> Status:
-        """Block until it answers, however long it takes to load its model; then serve what it has.
-
-        Raises: ValueError, with a sentence, when it does not serve what is wanted of it.
-        """
+    def wait_for_worker(self) -> None:
+        """Block until it answers, however long it takes to load its model."""
         waited = False
-        while (status := self._ask()) is None:
+        while self._ask() is None:
             if not waited:
                 _log.warning("waiting for the HTTP worker url=%s reason=%s", self._url, self._unreachable)
                 waited = True
             self._news.wait(LOOK_INTERVAL)
+
+    def begin(self) -> Status:
+        """Serve what it has.
+
+        Raises: ValueError, with a sentence, when it does not answer, or does not serve what is wanted of it.
+        """
+        status = self._ask()
+        if status is None:
+            raise ValueError(self._unreachable or f"the worker at {self._url} gives no status")
         names = choose_models(self._wanted, status.model_names)
         if not names or len(names) < len(set(self._wanted or ())):
             raise ValueError(
