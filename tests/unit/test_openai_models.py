@@ -164,11 +164,13 @@ async def test_nobody_waits_for_a_key_to_become_right() -> None:
 
 
 class Served(Worker):
-    """A worker that is taken for live."""
+    """A worker that is taken for live until it leaves."""
+
+    has_left = False
 
     @property
     def alive(self) -> bool:
-        return True
+        return not self.has_left
 
     @property
     def served(self) -> dict[str, Any]:
@@ -186,7 +188,9 @@ async def watched(pages: dict[str, bytes]) -> AsyncIterator[tuple[Pages, OddServ
             await eventually(lambda: worker.served)
             yield made, server, worker, engine
         finally:
-            await asyncio.to_thread(watch.stop)
+            worker.has_left = True
+            watch.look_now("the test is over")
+            await asyncio.to_thread(watch._thread.join)
 
 
 def listing(**lengths: int | None) -> dict[str, bytes]:

@@ -58,7 +58,7 @@ class Wanted(Struct, frozen=True):
 
 
 class Watch:
-    """Looks at the server every few seconds until `stop`."""
+    """Looks at the server every few seconds from the start of the worker to its end."""
 
     def __init__(self, worker: Worker, server: OpenAIServer, wanted: Wanted, served: Mapping[str, Offer]) -> None:
         """`served`: what the worker has been given already."""
@@ -69,7 +69,6 @@ class Watch:
         self._slow_looks = 0
         self._loop: asyncio.AbstractEventLoop | None = None
         self._news = asyncio.Event()
-        self._stopped = False
         self._thread = threading.Thread(target=lambda: asyncio.run(self._main()), name="openai-watch", daemon=True)
 
     def start(self) -> None:
@@ -80,15 +79,6 @@ class Watch:
     def look_now(self, reason: str) -> None:
         """A request has met trouble. Called from any thread."""
         _log.warning("trouble with the server url=%s reason=%s", self._server.address.url, reason)
-        self._wake()
-
-    def stop(self) -> None:
-        """End the thread, and wait for it."""
-        self._stopped = True
-        self._wake()
-        self._thread.join()
-
-    def _wake(self) -> None:
         loop = self._loop
         if loop is not None:
             # The loop may just have ended.
@@ -99,8 +89,11 @@ class Watch:
         self._loop = asyncio.get_running_loop()
         client = HttpClient(self._server.address, secret=self._server.secret)
         surveyor = Surveyor(client)
-        while not self._stopped:
-            await self._look(surveyor)
+        has_lived = False
+        while self._worker.alive or not has_lived:
+            if self._worker.alive:
+                has_lived = True
+                await self._look(surveyor)
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(INTERVAL):
                     await self._news.wait()
@@ -127,9 +120,7 @@ class Watch:
         self._serve({})
 
     def _serve(self, offers: dict[str, Offer]) -> None:
-        """Add and remove what has changed. A worker that has not begun, or has left, is left alone."""
-        if not self._worker.alive:
-            return
+        """Add and remove what has changed."""
         try:
             for name in self._served.keys() - offers.keys():
                 self._worker.remove_model(name)
