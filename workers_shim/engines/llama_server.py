@@ -23,7 +23,6 @@ def main() -> int:
         "--context-length", type=int, default=2048, metavar="N", help="tokens a request (default: 2048)"
     )
     parser.add_argument("--embeddings", action="store_true", help="give embeddings, too")
-    parser.add_argument("--api-key", default="", metavar="KEY", help="what clients have to show (default: nothing)")
     options = parser.parse_args()
     # Python sees a signal only between two of its own instructions, and the server's threads are not Python's.
     signals = (signal.SIGTERM, signal.SIGINT)
@@ -55,7 +54,6 @@ def serve(options: argparse.Namespace) -> object:
     if options.embeddings:
         # One vector a text, which OpenAI's protocol has, and not one a token.
         parameters.pooling_type = xllamacpp.llama_pooling_type.LLAMA_POOLING_TYPE_MEAN
-    parameters.api_keys = [options.api_key] if options.api_key else []
     return xllamacpp.Server(parameters)
 
 
