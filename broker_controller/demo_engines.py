@@ -41,7 +41,7 @@ def _openai() -> DemoEngine:
     return DemoEngine(
         f"two workers before llama.cpp's own HTTP server with the model {MODEL}",
         worker=("openai", "--url", f"http://localhost:{port}/v1", "--slots", "1"),
-        server=("python", "-m", "workers_shim.engines.llama_server", "--port", port, "--alias", MODEL),
+        server=("python", "-m", "workers_shim.engines.llamacpp_http", "--port", port, "--alias", MODEL),
     )
 
 

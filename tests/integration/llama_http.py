@@ -35,7 +35,7 @@ class LlamaServer:
 
     def start(self) -> Process:
         """Start it, again if it has ended, and wait until it answers."""
-        program = ("-m", "workers_shim.engines.llama_server", "--port", str(self._port), "--alias", MODEL)
+        program = ("-m", "workers_shim.engines.llamacpp_http", "--port", str(self._port), "--alias", MODEL)
         self.process = self._processes.start("python", *program, *self._options)
         eventually_sync(self._is_well)
         return self.process

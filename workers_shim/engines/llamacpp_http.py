@@ -1,4 +1,4 @@
-"""A GGUF model behind llama.cpp's own HTTP server: `python -m workers_shim.engines.llama_server`.
+"""A GGUF model behind llama.cpp's own HTTP server: `python -m workers_shim.engines.llamacpp_http`.
 
 What the engine `openai` is shown and tested with, where no llama-server is installed: it is the same server, out of the
 package xllamacpp. It is no worker, and knows nothing of the broker.
@@ -14,7 +14,7 @@ from workers_shim.engines.llamacpp import default_threads, find_default_model
 
 def main() -> int:
     """Serve until SIGTERM or SIGINT."""
-    parser = argparse.ArgumentParser(prog="llama_server", description="Serves a GGUF model by llama.cpp's HTTP server.")
+    parser = argparse.ArgumentParser(prog="llamacpp_http", description="Serves a GGUF model over HTTP, by llama.cpp.")
     parser.add_argument("--gguf", type=Path, metavar="PATH", help="the model's file (default: SmolLM2-135M-Instruct)")
     parser.add_argument("--port", type=int, default=8080, metavar="N", help="on the loopback (default: 8080)")
     parser.add_argument("--alias", default="", metavar="NAME", help="the model's name (default: the file's)")
