@@ -68,6 +68,7 @@ class ControllerService:
             self.links,
             self.controller.registry,
             choose_worker=self.controller.choose,
+            note_served=self.controller.note_served,
             limits=config.limits,
             max_inflight_bytes=config.max_inflight_bytes,
             watched=watched,

@@ -33,7 +33,8 @@ SIGTERM or Ctrl-C: nothing new is accepted, the answers that run are finished. A
 
 _DISPATCH_HELP = """\
 queue: whoever has a free slot; lottery: by lot, weighted by speed;
-shortest_queue: the least load for its speed ({})"""
+shortest_queue: the least load for its speed;
+affinity: who served the session last, if not overloaded ({})"""
 
 _FIRST_CHUNK_HELP = """\
 a request whose worker gives no first token for so long moves ({0.others:g});

@@ -5,7 +5,6 @@ The parts that generate are in `generate`, those for a certain worker in `worker
 
 from functools import partial
 
-from broker_controller.dispatch import DispatchMethod
 from broker_controller.http.bodies import BodyReader, HeartBeatBody, ModelBody, RegistrationBody
 from broker_controller.http.call import Call
 from broker_controller.http.documentation import llava as docs
@@ -85,8 +84,9 @@ class _Surface:
 
     def _address_for(self, call: Call, model: str) -> str:
         public_url = self._services.settings.public_url or _own_url(call)
-        if self._controller.dispatch_method is DispatchMethod.QUEUE:
-            # This controller speaks the worker protocol for the model: old clients get the first free slot, too.
+        if not self._controller.hands_out_addresses:
+            # This controller speaks the worker protocol for the model: old clients get the first free slot, or the
+            # warm cache that their request can use, when they come with it.
             return public_url if model in self._controller.registry.models() else ""
         name = self._controller.get_worker_address(model)
         record = self._controller.registry.get(name)

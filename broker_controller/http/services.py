@@ -5,8 +5,10 @@ from typing import TypeVar
 
 from msgspec import Struct
 
+from broker_controller import session_key
 from broker_controller.bridge import Bridges
 from broker_controller.controller import Controller
+from broker_controller.dispatch import DispatchMethod
 from broker_controller.errors import NOT_QUEUED, BadRequestError, Subject
 from broker_controller.fleet import Fleet
 from broker_controller.gateway import Gateway
@@ -16,6 +18,7 @@ from broker_controller.image_urls import check_urls
 from broker_controller.links import Links
 from broker_controller.queue_watch import QueueWatch
 from broker_controller.request_sender import Submission
+from broker_controller.session_key import SessionKey, read_session
 from broker_controller.settings import Settings
 from broker_controller.streams import GenerationStream
 from broker_wire.garbage import GarbageBin
@@ -64,8 +67,15 @@ class Services(Struct, frozen=True):
             timeout=self.settings.request_timeout,
             pinned_worker=worker,
             resume=_wished_resume(call),
+            session=self._session(call, model, body),
         )
         return asked, await self.gateway.submit(submission)
+
+    def _session(self, call: Call, model: str, body: bytes) -> SessionKey | None:
+        """Read for the one dispatch method that asks for it: the body is gone through once more."""
+        if self.controller.dispatch_method is not DispatchMethod.AFFINITY:
+            return None
+        return read_session(model, body, call.header(session_key.HEADER))
 
 
 def _wished_resume(call: Call) -> ResumeMode | None:
