@@ -1,23 +1,42 @@
 """Dispatch by affinity, with real processes: a session stays where its cache is, unless that worker is gone or busy."""
 
+import secrets
 from collections.abc import Iterator
 
 import httpx
 import pytest
 
+from broker_controller import amqp_probe
 from tests.acceptance.fleet import Fleet, RunningController
-from tests.processes import Process
+from tests.processes import Process, Processes
 from tests.waiting import eventually_sync
 
 PROMPT = "the quick brown fox"
+WORKER = ("--slots", "2", "--tokens-per-second", "50")
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
+def client() -> Iterator[httpx.Client]:
+    with httpx.Client(timeout=60) as client:
+        yield client
+
+
+@pytest.fixture(scope="module")
+def fleet(tmp_path_factory: pytest.TempPathFactory, broker_url: str, client: httpx.Client) -> Iterator[Fleet]:
+    """One for all tests of this module, each of which leaves it as it was."""
+    processes = Processes(tmp_path_factory.mktemp("fleet"))
+    try:
+        yield Fleet(processes, broker_url, f"t{secrets.token_hex(4)}", amqp_probe.free_port, client)
+    finally:
+        processes.end()
+
+
+@pytest.fixture(scope="module")
 def workers(fleet: Fleet) -> dict[str, Process]:
-    return {name: fleet.worker(name, "--slots", "2", "--tokens-per-second", "50") for name in ("w1", "w2")}
+    return {name: fleet.worker(name, *WORKER) for name in ("w1", "w2")}
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def controller(fleet: Fleet, workers: dict[str, Process]) -> RunningController:
     controller = fleet.controller("--dispatch-method", "affinity")
     controller.wait_for_workers(*workers)
@@ -30,12 +49,6 @@ def asked(controller: RunningController, client: httpx.Client, headers: dict[str
     answer = client.post(f"{controller.url}/v1/chat/completions", json=body, headers=headers)
     assert answer.status_code == 200, answer.text
     return answer.headers["x-worker"]
-
-
-@pytest.fixture
-def client() -> Iterator[httpx.Client]:
-    with httpx.Client(timeout=60) as client:
-        yield client
 
 
 def test_a_session_stays_at_its_worker_and_sessions_are_spread(
@@ -75,7 +88,7 @@ def test_a_session_whose_worker_died_goes_on_at_another_one_and_stays_there(
     workers[first].kill()
     eventually_sync(lambda: controller.workers()[first] == "lost")
     assert [asked(controller, client, headers) for _ in range(3)] == [other] * 3
-    fleet.worker(first, "--slots", "2")
+    workers[first] = fleet.worker(first, *WORKER)
     controller.wait_for_workers("w1", "w2")
     assert [asked(controller, client, headers) for _ in range(3)] == [other] * 3, "its cache is the warm one by now"
 
@@ -83,7 +96,7 @@ def test_a_session_whose_worker_died_goes_on_at_another_one_and_stays_there(
 def test_a_busy_worker_spills_and_who_took_over_is_preferred_from_then_on(
     controller: RunningController, workers: dict[str, Process], client: httpx.Client
 ) -> None:
-    headers = {"X-Session-Id": "s"}
+    headers = {"X-Session-Id": "of a busy worker"}
     first = asked(controller, client, headers)
     (other,) = set(workers) - {first}
     busy = [controller.stream(PROMPT, 5_000, path=f"/worker/{first}") for _ in range(2)]
