@@ -25,7 +25,8 @@ _log = logging.getLogger(__name__)
 class Submission(Struct, frozen=True):
     """What a client asks for. `timeout` is in seconds; `body` is its JSON, untouched.
 
-    `session`: whose KV cache it can use, with the dispatch method that asks for it.
+    `session`: whose KV cache it can use, with the dispatch method that asks for it. `hops`: controllers that it came
+    through before.
     """
 
     model: str
@@ -36,6 +37,7 @@ class Submission(Struct, frozen=True):
     pinned_worker: str | None = None
     resume: ResumeMode | None = None
     session: SessionKey | None = None
+    hops: int = 0
 
 
 class RequestSender:
@@ -71,6 +73,7 @@ class RequestSender:
             pinned=action.place is Place.PINNED,
             ask_first=action.ask_first,
             resume=submission.resume,
+            hops=submission.hops,
         )
         key = routing_key(self._links.topology, life, action.place)
         try:

@@ -52,7 +52,11 @@ class _Surface:
     async def register_worker(self, call: Call) -> None:
         asked = _registration.read(await self._services.read_body(call))
         await self._services.bridges.register(
-            asked.worker_name, asked.check_heart_beat, asked.worker_status, asked.multimodal or False
+            asked.worker_name,
+            asked.check_heart_beat,
+            asked.worker_status,
+            asked.multimodal or False,
+            called_as=_own_url(call),
         )
         # As LLaVA does, also where the worker gave no status: it finds out by its next heartbeat.
         await call.respond_json(None)
@@ -79,8 +83,7 @@ class _Surface:
         await call.respond_json({"address": self._address_for(call, model)})
 
     async def get_status(self, call: Call) -> None:
-        status = self._controller.worker_api_get_status()
-        await call.respond_json(status | {"queue_length": status["queue_length"] + self._services.queues.waiting})
+        await call.respond_json(self._services.fleet_status())
 
     def _address_for(self, call: Call, model: str) -> str:
         public_url = self._services.settings.public_url or _own_url(call)

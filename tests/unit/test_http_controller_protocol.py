@@ -274,6 +274,7 @@ async def test_the_fleets_status_is_a_sum_with_the_queues() -> None:
         "model_names": ["a", "b"],
         "speed": 3,
         "queue_length": 5,
+        "controller": "c0ffee",
     }
 
 
