@@ -9,6 +9,7 @@ import argparse
 import json
 import os
 import random
+import statistics
 import sys
 import time
 from contextlib import AbstractContextManager
@@ -116,7 +117,7 @@ def row(method: str, turns: list[Turn]) -> list[str]:
     return [
         method,
         f"{len(warm)} of {len(later)}",
-        show(percentile(times, 50)),
+        show(statistics.mean(times)),
         show(percentile(times, 95)),
         show(percentile(warm, 50)),
         show(percentile(cold, 50)),
@@ -136,7 +137,7 @@ def main() -> int:
         print(f"the benchmark could not be run: {error}", file=sys.stderr)
         return 1
     facts["load average"] = f"{before:.1f} before, {os.getloadavg()[0]:.1f} after"
-    header = ["dispatch", "warm turns", "first token p50, s", "p95, s", "warm p50, s", "cold p50, s"]
+    header = ["dispatch", "warm turns", "first token, mean, s", "p95, s", "warm p50, s", "cold p50, s"]
     print("\n".join(f"{name}: {value}" for name, value in facts.items()))
     print(f"\n{CHATS} chats of {TURNS} turns, {len(WORKERS)} workers\n\n{table(header, rows)}")
     return 0

@@ -36,7 +36,7 @@ def test_a_fleet_is_a_worker_of_another_one(make_fleet: Callable[[], Fleet], fre
     below.worker("w1", "--slots", "4", "--tokens-per-second", "40")
     port = free_port()
     url = f"http://127.0.0.1:{port}"
-    child = below.controller("--parent", parent.url, "--public-url", url, "--port", str(port))
+    child = below.controller("--parent", parent.url, "--public-url", url, port=port)
     parent.wait_for_workers(url)
 
     # A model that comes later is told at once.
@@ -75,7 +75,7 @@ def test_a_fleet_is_a_worker_of_another_one(make_fleet: Callable[[], Fleet], fre
     eventually_sync(lambda: bridged(parent) == {url: "away"})
 
     # And back.
-    child = below.controller("--parent", parent.url, "--public-url", url, "--port", str(port))
+    child = below.controller("--parent", parent.url, "--public-url", url, port=port)
     eventually_sync(lambda: bridged(parent) == {url: "bridging"})
     eventually_sync(lambda: parent.chat(PROMPT, 2, model="other").status_code == 200)
 
@@ -97,10 +97,9 @@ def test_a_controller_is_no_worker_of_itself_nor_of_its_child(
         assert answer.status_code == 403, answer.text
         assert "it is this controller itself" in answer.json()["detail"]
     # One that has itself as its parent under another name says why that does not work, and serves.
-    port = str(free_port())
-    itself = fleet.controller(
-        "--parent", f"http://127.0.0.1:{port}", "--public-url", f"http://localhost:{port}", "--port", port
-    )
+    other = free_port()
+    names = ("--parent", f"http://127.0.0.1:{other}", "--public-url", f"http://localhost:{other}")
+    itself = fleet.controller(*names, port=other)
     itself.process.wait_for_output("parent does not answer as a controller .*itself")
 
 
