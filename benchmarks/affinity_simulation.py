@@ -257,6 +257,7 @@ _HEADER = [
     "of 100 workers with 4 slots",
     "prompt tokens from a cache",
     "busiest worker / mean",
+    "at a moment",
     "first token p50, s",
     "p99, s",
     "to the model's queue",
@@ -269,6 +270,7 @@ def _row(name: str, outcome: Outcome) -> list[str]:
         name,
         f"{outcome.hit_rate:.0%}",
         f"{outcome.hotspot:.2f}",
+        f"{statistics.median(outcome.peaks):.1f}",
         f"{percentile(first, 50):.2f}",
         f"{percentile(first, 99):.2f}",
         f"{outcome.spilled / len(first):.0%}",
@@ -281,8 +283,14 @@ def _report(scene: Scene) -> str:
     for utilisation in (0.3, 0.6, 0.85):
         loaded = structs.replace(scene, utilisation=utilisation)
         tables.append([_row(f"{utilisation:.0%} busy: {method}", simulate(loaded, method)) for method in methods])
-    factors = (1.0, 1.25, 1.5, 2.0, 3.0, 100.0)
-    tables.append([_row(f"affinity, k = {k:g}", simulate(scene, DispatchMethod.AFFINITY, k)) for k in factors])
+    for utilisation in (0.3, 0.6):
+        loaded = structs.replace(scene, utilisation=utilisation)
+        tables.append(
+            [
+                _row(f"{utilisation:.0%} busy: affinity, k = {k:g}", simulate(loaded, DispatchMethod.AFFINITY, k))
+                for k in (1.0, 1.25, 1.5, 2.0, 3.0, 100.0)
+            ]
+        )
     tables.append(
         [
             _row(f"known by {keys.value}", simulate(structs.replace(scene, keys=keys), DispatchMethod.AFFINITY))

@@ -26,6 +26,7 @@ from broker_controller.http.documentation.parts import (
     NUMBER,
     RESUME,
     RETRY_AFTER,
+    SESSION,
     START_HEADERS,
     STOP,
     TEMPERATURE,
@@ -83,9 +84,11 @@ GENERATE_STREAM = operation(
     f"Each object holds the whole text so far. While a request waits, a lone NUL is sent every 5 s. {_CODES}",
     _GENERATE_STREAM_ANSWERS,
     _GENERATE_BODY,
-    parameters=RESUME,
+    parameters=RESUME + SESSION,
 )
-GENERATE = operation("Give a whole answer", f"FastChat's. {_CODES}", _GENERATE_ANSWERS, _GENERATE_BODY, RESUME)
+GENERATE = operation(
+    "Give a whole answer", f"FastChat's. {_CODES}", _GENERATE_ANSWERS, _GENERATE_BODY, RESUME + SESSION
+)
 GET_STATUS = operation(
     "The fleet as if it were one worker",
     "The speeds and queue lengths are sums, so that a controller can register at another one. "
