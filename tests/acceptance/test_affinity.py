@@ -2,11 +2,12 @@
 
 import secrets
 from collections.abc import Iterator
+from contextlib import ExitStack, closing
 
 import httpx
 import pytest
 
-from broker_controller import amqp_probe
+from broker_controller.held_port import HeldPort
 from tests.acceptance.fleet import Fleet, RunningController
 from tests.processes import Process, Processes
 from tests.waiting import eventually_sync
@@ -25,10 +26,12 @@ def client() -> Iterator[httpx.Client]:
 def fleet(tmp_path_factory: pytest.TempPathFactory, broker_url: str, client: httpx.Client) -> Iterator[Fleet]:
     """One for all tests of this module, each of which leaves it as it was."""
     processes = Processes(tmp_path_factory.mktemp("fleet"))
-    try:
-        yield Fleet(processes, broker_url, f"t{secrets.token_hex(4)}", amqp_probe.free_port, client)
-    finally:
-        processes.end()
+    prefix = f"t{secrets.token_hex(4)}"
+    with ExitStack() as ports:
+        try:
+            yield Fleet(processes, broker_url, prefix, lambda: ports.enter_context(closing(HeldPort())).number, client)
+        finally:
+            processes.end()
 
 
 @pytest.fixture(scope="module")
