@@ -1,13 +1,15 @@
 """What a controller tells its parents, and when: a parent here is made by hand, as LLaVA's and FastChat's are."""
 
+import asyncio
 import json
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from typing import Any
 
 import httpx
 import pytest
 
-from broker_controller.parents import HEARTBEAT_INTERVAL, KEEP_MODEL, Parent, ParentError
+from broker_controller.parents import HEARTBEAT_INTERVAL, KEEP_MODEL, Parent, ParentError, Parents
+from tests.waiting import eventually
 
 US = "http://us:21001"
 PARENT = "http://parent:21001"
@@ -124,3 +126,24 @@ async def test_what_answers_otherwise_is_no_controller(
     theirs.answer = answer
     with pytest.raises(ParentError, match="heartbeat"):
         await ours.tell(status("m"), takes_images=False, now=HEARTBEAT_INTERVAL)
+
+
+async def test_a_parent_that_is_away_is_complained_of_once_and_no_more_tried_when_we_leave(
+    free_port: Callable[[], int], caplog: pytest.LogCaptureFixture
+) -> None:
+    leaving, asked = asyncio.Event(), 0
+
+    def look() -> dict[str, Any]:
+        nonlocal asked
+        asked += 1
+        return status("m")
+
+    url = f"http://127.0.0.1:{free_port()}"
+    parents = Parents([url], US, status=look, takes_images=lambda: False, is_leaving=leaving.is_set)
+    task = asyncio.create_task(parents.run())
+    await eventually(lambda: asked == 2)
+    leaving.set()
+    await asyncio.wait_for(task, 30)
+    warnings = [record.getMessage() for record in caplog.records if record.name == "broker_controller.parents"]
+    assert len(warnings) == 1
+    assert url in warnings[0]
