@@ -27,8 +27,8 @@ from broker_controller.private_node import PrivateNodeError
 
 MODEL = "chat"
 WORKERS = ("w1", "w2")
-CHATS = 5
-TURNS = 4
+CHATS = 6
+TURNS = 3
 SLOTS = CHATS
 """Each a cache of llama.cpp's: a worker could keep every chat, so that what is not there was never there."""
 CONTEXT_LENGTH = 2_048

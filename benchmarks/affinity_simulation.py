@@ -131,7 +131,9 @@ class Simulation:
         self._now = 0.0
         self._workers = [_Worker(number, scene) for number in range(scene.workers)]
         self._by_name = {worker.name: worker for worker in self._workers}
-        self._controllers = [Controller(method, clock=lambda: self._now) for _ in range(2)]
+        self._controllers = [
+            Controller(method, clock=lambda: self._now, random=Random(f"{scene.seed} {number}")) for number in range(2)
+        ]
         if method is DispatchMethod.AFFINITY:
             for controller in self._controllers:
                 controller._dispatcher = Affinity(controller._caches, load_factor)  # noqa: SLF001
@@ -184,7 +186,7 @@ class Simulation:
         controller = self._controllers[request.controller]
         chosen = controller.choose(MODEL, key)
         if chosen is None:
-            self.outcome.spilled += self._is_affinity
+            self.outcome.spilled += 1
             self._enqueue(request)
             return
         controller.registry.note_sent(chosen, number, self._now)

@@ -147,7 +147,7 @@ class Parent:
         try:
             async with asyncio.timeout(2 * TIMEOUT):
                 response = await self._client.post(f"{self.url}{path}", json=body)
-        except (httpx.HTTPError, TimeoutError) as error:
+        except (httpx.HTTPError, httpx.InvalidURL, TimeoutError) as error:
             raise ParentError(f"{path}: {str(error) or type(error).__name__}") from error
         if response.status_code != HTTPStatus.OK:
             raise ParentError(f"{path}: HTTP {response.status_code}: {response.text[:MAX_COMPLAINT]}")

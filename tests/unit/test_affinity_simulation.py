@@ -36,6 +36,7 @@ def test_one_name_for_all_of_a_service_is_no_hotspot() -> None:
     assert shared.hotspot < LOAD_FACTOR
 
 
-def test_the_same_seed_has_the_same_outcome() -> None:
+@pytest.mark.parametrize("method", [DispatchMethod.AFFINITY, DispatchMethod.LOTTERY])
+def test_the_same_seed_has_the_same_outcome(method: DispatchMethod) -> None:
     small = Scene(workers=10, requests=300)
-    assert simulate(small, DispatchMethod.AFFINITY) == simulate(small, DispatchMethod.AFFINITY)
+    assert simulate(small, method) == simulate(small, method)

@@ -103,6 +103,7 @@ async def test_who_is_forgotten_registers_again(theirs: HandMadeParent, ours: Pa
     [
         (httpx.Response(403, json={"detail": "not from there"}), "HTTP 403.*not from there"),
         (httpx.ConnectError("refused"), "refused"),
+        (httpx.InvalidURL("no such port"), "no such port"),
         (httpx.ReadTimeout(""), "ReadTimeout"),
     ],
 )
