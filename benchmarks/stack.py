@@ -32,13 +32,13 @@ def start_no_proxy(processes: Processes) -> Target:
     return Target("no proxy", f"http://{HOST}:{port}/v1/chat/completions")
 
 
-def start_controller(processes: Processes, broker_url: str) -> str:
+def start_controller(processes: Processes, broker_url: str, *options: str) -> str:
     """Returns its URL. Raises: StartError."""
     port = free_port()
     base = f"http://{HOST}:{port}"
     command = [sys.executable, "-m", "broker_controller", "--host", HOST, "--port", str(port), "--log-level", "warning"]
     broker = ["--broker-url", broker_url, "--prefix", PREFIX]
-    processes.start("the controller", [*command, *broker], lambda: _get(f"{base}/readyz") is not None)
+    processes.start("the controller", [*command, *broker, *options], lambda: _get(f"{base}/readyz") is not None)
     return base
 
 
@@ -72,6 +72,12 @@ def _get(url: str) -> bytes | None:
             return body
     except (urllib.error.URLError, TimeoutError, ConnectionError):
         return None
+
+
+def has_workers(base: str, count: int) -> bool:
+    """Are so many workers ready?"""
+    answer = _get(f"{base}/status")
+    return answer is not None and [one["state"] for one in json.loads(answer)["workers"]].count("ready") == count
 
 
 async def broker_version(broker_url: str) -> str:

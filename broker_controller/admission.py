@@ -8,6 +8,7 @@ from broker_controller.errors import BadRequestError, ModelNotFoundError, Worker
 from broker_controller.lifecycle import RequestLife
 from broker_controller.registry import Registry
 from broker_controller.request_sender import Submission
+from broker_controller.session_key import SessionKey
 from broker_controller.worker_record import RecordState, WorkerRecord
 from broker_wire.messages import Ability, Operation
 
@@ -32,7 +33,7 @@ def check_ability(submission: Submission, registry: Registry) -> None:
 
 
 def choose_place(
-    submission: Submission, registry: Registry, choose_worker: Callable[[str], str | None]
+    submission: Submission, registry: Registry, choose_worker: Callable[[str, SessionKey | None], str | None]
 ) -> tuple[Place, str]:
     """The kind of queue, and the worker whose it is ("" for the model's).
 
@@ -40,7 +41,7 @@ def choose_place(
     """
     wanted = submission.pinned_worker
     if wanted is None:
-        worker = choose_worker(submission.model)
+        worker = choose_worker(submission.model, submission.session)
         return (Place.OWN, worker) if worker else (Place.MODEL, "")
     record = registry.get(wanted)
     if record is None:

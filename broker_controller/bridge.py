@@ -17,6 +17,7 @@ from broker_controller.bridge_claims import Claims
 from broker_controller.bridged_worker import STATUS_PATH, BridgeConfig, BridgedWorker, Profile, State
 from broker_controller.controller import Controller
 from broker_controller.links import Links
+from broker_controller.nesting import LoopGuard
 from broker_controller.registration import WorkerStatus, clamp_queue_length
 from broker_controller.registry import Change
 from broker_controller.watched_clock import WatchedClock
@@ -40,13 +41,20 @@ class Bridges:
     """All HTTP workers that this controller knows. Everything runs on the controller's event loop."""
 
     def __init__(
-        self, controller: Controller, links: Links, watched: WatchedClock, guard: AddressGuard, config: BridgeConfig
+        self,
+        controller: Controller,
+        links: Links,
+        watched: WatchedClock,
+        guard: AddressGuard,
+        loops: LoopGuard,
+        config: BridgeConfig,
     ) -> None:
         """`watched` is the clock that the controller's registry goes by."""
         self._controller = controller
         self._links = links
         self._watched = watched
         self._guard = guard
+        self._loops = loops
         self._config = config
         self._tls = ssl.create_default_context()
         self._workers: dict[str, BridgedWorker] = {}
@@ -56,7 +64,12 @@ class Bridges:
     # --- for the HTTP surface
 
     async def register(
-        self, url: str, check_heart_beat: bool, status: Mapping[str, Any] | None = None, multimodal: bool = False
+        self,
+        url: str,
+        check_heart_beat: bool,
+        status: Mapping[str, Any] | None = None,
+        multimodal: bool = False,
+        called_as: str = "",
     ) -> bool:
         """An HTTP worker registers, again or for the first time.
 
@@ -65,12 +78,14 @@ class Bridges:
             check_heart_beat: whether it is dropped when it is silent.
             status: its `model_names`, `speed` and `queue_length`; without one it is asked.
             multimodal: whether its models take images.
+            called_as: the address of this controller that it registers at.
 
         Returns: False where there is no status, or a malformed one, or a worker of the broker has that name.
         Raises: AddressRefusedError, BadRequestError.
         """
         address = await self._guard.admit(url)
         answer = status or await self._ask_status(address)
+        self._loops.check(url, answer or {}, called_as)
         said = WorkerStatus.from_answer(answer)
         if said is None:
             _log.warning("worker not registered, it has no proper status worker=%s", url)

@@ -149,6 +149,8 @@ def _service_config(settings: Settings, broker: RunningBroker) -> ServiceConfig:
         limits=_limits(settings),
         http_workers=settings.allow_http_workers,
         http_worker_slots=settings.http_worker_slots,
+        public_url=settings.public_url,
+        parents=settings.parent,
     )
 
 

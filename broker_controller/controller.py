@@ -19,6 +19,8 @@ from typing import Any
 from broker_controller.dispatch import DispatchMethod, ShortestQueue, make_dispatcher
 from broker_controller.registration import WorkerStatus
 from broker_controller.registry import EXPIRATION, Change, Registry
+from broker_controller.session_key import SessionKey
+from broker_controller.warm_caches import WarmCaches
 from broker_controller.worker_record import WorkerRecord
 from broker_wire.topology import check_worker_name
 
@@ -48,7 +50,7 @@ class Controller:
         """A controller that knows nobody yet.
 
         Args:
-            dispatch_method: `queue`, `lottery` or `shortest_queue`.
+            dispatch_method: `queue`, `lottery`, `shortest_queue` or `affinity`.
             expiration: seconds without a heartbeat after which a worker is dropped.
             clock: seconds; the same one that the broker side passes to the registry.
             random: draws the lots.
@@ -59,10 +61,16 @@ class Controller:
         self.dispatch_method = DispatchMethod.from_str(dispatch_method)
         self.registry = Registry(expiration)
         self._clock = clock
-        self._dispatcher = make_dispatcher(self.dispatch_method, random or random_module.Random())
-        # A caller who asks for an address wants one, also where requests themselves wait in the model's queue.
-        self._address_dispatcher = ShortestQueue() if self.dispatch_method is DispatchMethod.QUEUE else self._dispatcher
+        self._caches = WarmCaches()
+        self._dispatcher = make_dispatcher(self.dispatch_method, random or random_module.Random(), self._caches)
+        # A caller who asks for an address wants one, also where a request itself may wait in the model's queue.
+        self._address_dispatcher = self._dispatcher if self.hands_out_addresses else ShortestQueue()
         self._probe = probe or ask_worker_status
+
+    @property
+    def hands_out_addresses(self) -> bool:
+        """Whether a worker can be chosen before its request is known, for old clients that ask for an address."""
+        return self.dispatch_method in (DispatchMethod.LOTTERY, DispatchMethod.SHORTEST_QUEUE)
 
     # --- HTTP workers
 
@@ -138,8 +146,9 @@ class Controller:
     def get_worker_address(self, model_name: str) -> str:
         """The name of the worker to call for this model (an HTTP worker's name is its URL); "" for none.
 
-        With the dispatch method `queue`, too, it names a worker, the one with the shortest queue: the class alone has
-        no queue to name. The address counts as a request there until it is used, or for two seconds.
+        With `queue` and `affinity`, too, it names a worker, the one with the shortest queue: the class alone has no
+        queue to name, and here is no session. The address counts as a request there until it is used, or for two
+        seconds.
         """
         now = self._clock()
         record = self._address_dispatcher.choose(self.registry.workers_for(model_name, now), now)
@@ -148,16 +157,20 @@ class Controller:
         self.registry.note_address(record.name, now)
         return record.name
 
-    def choose(self, model_name: str) -> str | None:
+    def choose(self, model_name: str, session: SessionKey | None = None) -> str | None:
         """The worker to whose own queue a request goes; None: the model's queue. `registry.note_sent` counts it."""
         if self.dispatch_method is DispatchMethod.QUEUE:
             return None
         now = self._clock()
-        record = self._dispatcher.choose(self.registry.workers_for(model_name, now), now)
+        record = self._dispatcher.choose(self.registry.workers_for(model_name, now), now, session)
         if record is None or record.load(now) >= max(1, record.slots):
             # Its own queue would pass it on; and only of the model's queue does the broker say that it is full.
             return None
         return record.name
+
+    def note_served(self, session: SessionKey, worker_name: str) -> None:
+        """This worker runs a request of the session, whoever was chosen: its cache is warm."""
+        self._caches.note(session, worker_name, self._clock())
 
     # --- status
 

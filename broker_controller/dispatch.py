@@ -2,6 +2,8 @@
 
 Pure: a policy sees the workers that may take the request, in order of registration, and names one or none. None means
 the model's queue, where whoever has a free slot takes it. Used by `controller`; it changes nothing.
+
+`session` is what a request has in common with earlier ones; `affinity` alone looks at it.
 """
 
 from collections.abc import Sequence
@@ -9,15 +11,19 @@ from enum import StrEnum
 from random import Random
 from typing import Protocol
 
+from broker_controller.affinity import Affinity
+from broker_controller.session_key import SessionKey
+from broker_controller.warm_caches import WarmCaches
 from broker_controller.worker_record import WorkerRecord
 
 
 class DispatchMethod(StrEnum):
-    """The policies, by the names that LLaVA and FastChat gave to theirs."""
+    """The policies; LLaVA and FastChat have two of them, by these names."""
 
     QUEUE = "queue"
     LOTTERY = "lottery"
     SHORTEST_QUEUE = "shortest_queue"
+    AFFINITY = "affinity"
 
     @classmethod
     def from_str(cls, name: str) -> "DispatchMethod":
@@ -32,14 +38,21 @@ class DispatchMethod(StrEnum):
 class Dispatcher(Protocol):
     """A policy."""
 
-    def choose(self, candidates: Sequence[WorkerRecord], now: float) -> WorkerRecord | None:
+    def choose(
+        self, candidates: Sequence[WorkerRecord], now: float, session: SessionKey | None = None
+    ) -> WorkerRecord | None:
         """One of the candidates, or None for the model's queue; `now` in the registry's seconds."""
 
 
 class Queue:
     """Never chooses: the request waits in the model's queue for the first free slot."""
 
-    def choose(self, candidates: Sequence[WorkerRecord], now: float) -> WorkerRecord | None:  # noqa: ARG002
+    def choose(
+        self,
+        candidates: Sequence[WorkerRecord],  # noqa: ARG002
+        now: float,  # noqa: ARG002
+        session: SessionKey | None = None,  # noqa: ARG002
+    ) -> WorkerRecord | None:
         """None."""
         return None
 
@@ -51,7 +64,12 @@ class ShortestQueue:
     after all others, the least loaded of them first.
     """
 
-    def choose(self, candidates: Sequence[WorkerRecord], now: float) -> WorkerRecord | None:
+    def choose(
+        self,
+        candidates: Sequence[WorkerRecord],
+        now: float,
+        session: SessionKey | None = None,  # noqa: ARG002
+    ) -> WorkerRecord | None:
         """None only where there is no candidate."""
         return min(candidates, key=lambda record: _wait(record, now), default=None)
 
@@ -62,7 +80,12 @@ class Lottery:
     def __init__(self, random: Random) -> None:
         self._random = random
 
-    def choose(self, candidates: Sequence[WorkerRecord], now: float) -> WorkerRecord | None:  # noqa: ARG002
+    def choose(
+        self,
+        candidates: Sequence[WorkerRecord],
+        now: float,  # noqa: ARG002
+        session: SessionKey | None = None,  # noqa: ARG002
+    ) -> WorkerRecord | None:
         """None where there is no candidate with a speed."""
         entrants = [record for record in candidates if record.speed > 0]
         if not entrants:
@@ -70,8 +93,8 @@ class Lottery:
         return self._random.choices(entrants, [record.speed for record in entrants])[0]
 
 
-def make_dispatcher(method: DispatchMethod, random: Random) -> Dispatcher:
-    """The policy of this name; `random` draws the lots."""
+def make_dispatcher(method: DispatchMethod, random: Random, caches: WarmCaches) -> Dispatcher:
+    """The policy of this name; `random` draws the lots, `caches` is what `affinity` knows."""
     match method:
         case DispatchMethod.QUEUE:
             return Queue()
@@ -79,6 +102,8 @@ def make_dispatcher(method: DispatchMethod, random: Random) -> Dispatcher:
             return Lottery(random)
         case DispatchMethod.SHORTEST_QUEUE:
             return ShortestQueue()
+        case DispatchMethod.AFFINITY:
+            return Affinity(caches)
 
 
 def _wait(record: WorkerRecord, now: float) -> tuple[bool, float, int]:

@@ -14,16 +14,18 @@ class Door:
     def __init__(self, links: Links, inflight: InflightBytes) -> None:
         self._links = links
         self._inflight = inflight
-        self._leaving = self._refusing = False
+        self.leaving = False
+        """This controller is about to leave."""
+        self._refusing = False
 
     @property
     def ready(self) -> bool:
         """Requests can be taken: the broker is there and takes messages, and this controller is not leaving."""
-        return self._links.up and not self._links.blocked and not self._leaving
+        return self._links.up and not self._links.blocked and not self.leaving
 
     def leave(self) -> None:
         """Be ready no more. What comes all the same is taken, until `refuse`."""
-        self._leaving = True
+        self.leaving = True
 
     def refuse(self) -> None:
         """Take nothing new; what runs goes on."""

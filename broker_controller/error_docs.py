@@ -13,6 +13,7 @@ from broker_controller.errors import (
     EngineError,
     EngineRefusedError,
     InternalError,
+    LoopError,
     ModelNotFoundError,
     NoSuchPathError,
     OverloadedError,
@@ -40,6 +41,7 @@ EXAMPLES: tuple[ServiceError, ...] = (
     NoSuchPathError("there is nothing at /v1/chat", subject=_CALL),
     WrongMethodError("/v1/chat/completions does not take GET", subject=_CALL),
     RequestTooLargeError("the body has 16800000 bytes or more, 16000000 can be taken", subject=_UNREAD),
+    LoopError("it has come through 9 controllers, which have each other as workers, it seems", subject=_CALL),
     EngineRefusedError(
         "worker 'gpu-1' says: the prompt has 9000 tokens, 4096 fit",
         subject=Subject(_ID, _MODEL, "starting on worker 'gpu-1'"),

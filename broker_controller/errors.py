@@ -5,6 +5,7 @@
     │   ├── NoSuchPathError
     │   ├── WrongMethodError
     │   ├── RequestTooLargeError
+    │   ├── LoopError            it went round among controllers that are each other's workers
     │   └── EngineRefusedError   the engine says that it is the request's own fault
     ├── ModelNotFoundError       no worker serves this model
     ├── WorkerNotFoundError      an address names a worker that is not here
@@ -101,6 +102,10 @@ class RequestTooLargeError(BadRequestError):
     """The body is larger than what a message may be."""
 
 
+class LoopError(BadRequestError):
+    """The request has come through more controllers than anybody nests."""
+
+
 class EngineRefusedError(BadRequestError):
     """The engine refused the request: no worker could serve it."""
 
@@ -177,6 +182,7 @@ MEANINGS: dict[type[ServiceError], Meaning] = {
     RequestTooLargeError: Meaning(
         HTTPStatus.REQUEST_ENTITY_TOO_LARGE, "invalid_request_error", "request_too_large", 1, False
     ),
+    LoopError: Meaning(HTTPStatus.LOOP_DETECTED, "invalid_request_error", "loop_detected", 1, False),
     EngineRefusedError: Meaning(HTTPStatus.BAD_REQUEST, "invalid_request_error", "engine_refused", 1, False),
     ModelNotFoundError: Meaning(HTTPStatus.NOT_FOUND, "invalid_request_error", "model_not_found", 2, True),
     WorkerNotFoundError: Meaning(HTTPStatus.NOT_FOUND, "invalid_request_error", "worker_not_found", 2, True),
@@ -198,6 +204,7 @@ REMEDIES: dict[type[ServiceError], str] = {
     NoSuchPathError: "Correct the path: the controller's page /docs has all of them.",
     WrongMethodError: "Use the method that the controller's page /docs has for this path.",
     RequestTooLargeError: "Send less, or smaller images.",
+    LoopError: "Look at which controllers are workers of which: docs/nesting.md.",
     EngineRefusedError: "Correct what the engine complains of.",
     ModelNotFoundError: "Ask for a model that is served, or start a worker with this one.",
     WorkerNotFoundError: "Ask for the model instead of one worker.",

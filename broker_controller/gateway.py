@@ -28,6 +28,7 @@ from broker_controller.links import Links
 from broker_controller.orders import Orders
 from broker_controller.registry import Registry
 from broker_controller.request_sender import RequestSender, Submission
+from broker_controller.session_key import SessionKey
 from broker_controller.slow_readers import SlowReaders
 from broker_controller.streams import GenerationStream
 from broker_controller.waiting_line import WaitingLine, shown
@@ -51,7 +52,8 @@ class Gateway:
         links: Links,
         registry: Registry,
         *,
-        choose_worker: Callable[[str], str | None],
+        choose_worker: Callable[[str, SessionKey | None], str | None],
+        note_served: Callable[[SessionKey, str], None],
         limits: Limits,
         max_inflight_bytes: int,
         watched: WatchedClock,
@@ -66,6 +68,7 @@ class Gateway:
         self._links = links
         self._registry = registry
         self._choose_worker = choose_worker
+        self._note_served = note_served
         self._limits = limits
         self._sender = RequestSender(links, registry, watched, self._on_published)
         self._empty_queues = empty_queues
@@ -319,6 +322,8 @@ class Gateway:
         life = stream.life
         if not self._whereabouts.note(life.stream, life.instance):
             return
+        if (session := self._requests[life.stream].session) is not None:
+            self._note_served(session, life.worker)
         if life.moves:
             stream.notice()
         self._slow_readers.on_start(stream)

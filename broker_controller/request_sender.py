@@ -12,6 +12,7 @@ from broker_controller.errors import RequestTooLargeError
 from broker_controller.lifecycle import RequestLife
 from broker_controller.links import Links
 from broker_controller.registry import Registry
+from broker_controller.session_key import SessionKey
 from broker_controller.watched_clock import WatchedClock
 from broker_wire.amqp.channel import Outcome
 from broker_wire.errors import MessageTooLargeError, NotConnectedError
@@ -22,7 +23,11 @@ _log = logging.getLogger(__name__)
 
 
 class Submission(Struct, frozen=True):
-    """What a client asks for. `timeout` is in seconds; `body` is its JSON, untouched."""
+    """What a client asks for. `timeout` is in seconds; `body` is its JSON, untouched.
+
+    `session`: whose KV cache it can use, with the dispatch method that asks for it. `hops`: controllers that it came
+    through before.
+    """
 
     model: str
     operation: Operation
@@ -31,6 +36,8 @@ class Submission(Struct, frozen=True):
     timeout: float
     pinned_worker: str | None = None
     resume: ResumeMode | None = None
+    session: SessionKey | None = None
+    hops: int = 0
 
 
 class RequestSender:
@@ -66,6 +73,7 @@ class RequestSender:
             pinned=action.place is Place.PINNED,
             ask_first=action.ask_first,
             resume=submission.resume,
+            hops=submission.hops,
         )
         key = routing_key(self._links.topology, life, action.place)
         try:

@@ -15,8 +15,11 @@ from broker_controller.controller import Controller
 from broker_controller.decisions import Limits
 from broker_controller.dispatch import DispatchMethod
 from broker_controller.fleet import Fleet
+from broker_controller.fleet_status import fleet_status
 from broker_controller.gateway import Gateway
 from broker_controller.links import Links
+from broker_controller.nesting import LoopGuard
+from broker_controller.parents import Parents
 from broker_controller.queue_watch import QueueWatch
 from broker_controller.reply_reader import ReplyReader
 from broker_controller.watched_clock import WatchedClock
@@ -34,6 +37,8 @@ class ServiceConfig(Struct, frozen=True):
         bounds: of the model queues that this process declares, those of HTTP workers.
         http_workers: networks that workers of the old kind may register from.
         http_worker_slots: requests that each of them is given at once.
+        public_url: where clients reach this controller, and its name at its parents.
+        parents: controllers that this one is a worker of.
     """
 
     broker_url: str
@@ -47,6 +52,8 @@ class ServiceConfig(Struct, frozen=True):
     limits: Limits = Limits()
     http_workers: tuple[Network, ...] = LOOPBACK
     http_worker_slots: int = 5
+    public_url: str | None = None
+    parents: tuple[str, ...] = ()
 
 
 class ControllerService:
@@ -68,6 +75,7 @@ class ControllerService:
             self.links,
             self.controller.registry,
             choose_worker=self.controller.choose,
+            note_served=self.controller.note_served,
             limits=config.limits,
             max_inflight_bytes=config.max_inflight_bytes,
             watched=watched,
@@ -80,6 +88,7 @@ class ControllerService:
             self.links,
             watched,
             AddressGuard(config.http_workers),
+            LoopGuard(self.controller_id, config.public_url, config.parents),
             BridgeConfig(
                 broker_url=config.broker_url,
                 tls=config.tls,
@@ -97,6 +106,14 @@ class ControllerService:
             check_interval=config.check_interval,
         )
 
+        self.parents = Parents(
+            config.parents,
+            config.public_url or "",
+            status=lambda: fleet_status(self.controller, self.queues, self.controller_id),
+            takes_images=lambda: bool(self.controller.registry.multimodal_models()),
+            is_leaving=lambda: self.gateway.door.leaving,
+        )
+
     async def run(self) -> None:
         """Serve until cancelled. The broker may come later: the connections are tried without end."""
         async with asyncio.TaskGroup() as tasks:
@@ -105,3 +122,4 @@ class ControllerService:
             tasks.create_task(self.fleet.run(), name="fleet")
             tasks.create_task(self.bridges.run(), name="bridges")
             tasks.create_task(self.queues.run(), name="queue lengths")
+            tasks.create_task(self.parents.run(), name="parents")

@@ -33,7 +33,8 @@ SIGTERM or Ctrl-C: nothing new is accepted, the answers that run are finished. A
 
 _DISPATCH_HELP = """\
 queue: whoever has a free slot; lottery: by lot, weighted by speed;
-shortest_queue: the least load for its speed ({})"""
+shortest_queue: the least load for its speed;
+affinity: who served the session last, if not overloaded ({})"""
 
 _FIRST_CHUNK_HELP = """\
 a request whose worker gives no first token for so long moves ({0.others:g});
@@ -77,6 +78,7 @@ class Settings(Struct, frozen=True):
     allow_http_workers: tuple[Network, ...] = LOOPBACK
     http_worker_slots: int = 5
     allow_image_url: tuple[str, ...] = ()
+    parent: tuple[str, ...] = ()
     log_level: str = "info"
 
 
@@ -96,13 +98,22 @@ def parse(arguments: Sequence[str] | None = None, environment: Mapping[str, str]
         given["broker_url"] = environment["AMQP_URL"]
     if given.get("ssl_keyfile") and not given.get("ssl_certfile"):
         raise SettingError("--ssl-keyfile is given without --ssl-certfile: HTTPS needs the certificate, too")
-    for name in ("allow_http_workers", "allow_image_url"):
+    for name in ("allow_http_workers", "allow_image_url", "parent"):
         if name in given:
             given[name] = tuple(given[name])
     for name in ("first_token_timeout", "stall_timeout"):
         if name in given:
             given[name] = _merged(getattr(Settings(), name), given[name])
-    return Settings(**given)
+    settings = Settings(**given)
+    _check_parents(settings)
+    return settings
+
+
+def _check_parents(settings: Settings) -> None:
+    if settings.parent and settings.public_url is None:
+        raise SettingError("--parent is given without --public-url: a parent sends its requests to that address")
+    if settings.public_url in settings.parent:
+        raise SettingError(f"--parent {settings.public_url} is this controller's own --public-url")
 
 
 def _declare(options: Options) -> None:
@@ -156,6 +167,9 @@ def _declare(options: Options) -> None:
     options.begin("Old HTTP workers")
     add("--allow-http-workers", _networks, "NETWORKS", "which may register, comma-separated (loopback)", "extend")
     add("--http-worker-slots", _count, "N", f"requests at once for each ({default.http_worker_slots})")
+
+    options.begin("Nesting")
+    add("--parent", _urls, "URL", "controllers to be a worker of, by --public-url; comma-separated", "extend")
 
     options.begin("Logging")
     add("--log-level", _level, "LEVEL", f"{', '.join(LEVELS)} ({default.log_level})")
@@ -211,6 +225,10 @@ def _url(text: str) -> str:
     if parts.scheme not in {"http", "https"} or not parts.netloc or parts.query or parts.fragment:
         raise ValueError(f"{text!r} is no address as http://host:port or https://host/path")
     return text.rstrip("/")
+
+
+def _urls(text: str) -> list[str]:
+    return [_url(part.strip()) for part in text.split(",") if part.strip()]
 
 
 def _file(text: str) -> Path:

@@ -86,6 +86,7 @@ class Request(msgspec.Struct, kw_only=True, eq=False):
         resume_text: only with resume="prefix": the client has this much of the answer; yield what follows it.
         raw: the client's JSON, untouched.
         suspect: workers have died while they ran this request.
+        hops: controllers that it came through before ours, which have each other as workers.
     """
 
     model: str
@@ -107,6 +108,7 @@ class Request(msgspec.Struct, kw_only=True, eq=False):
     resume_text: str = ""
     raw: bytes = b""
     suspect: bool = False
+    hops: int = 0
     link: Link | None = None
 
     @property

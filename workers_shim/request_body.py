@@ -57,6 +57,7 @@ def parse_request(generate: Generate, *, deadline: float, suspect: bool, link: L
         request_id=generate.request_id,
         raw=generate.body,
         suspect=suspect,
+        hops=generate.hops,
         link=link,
     )
 

@@ -167,11 +167,17 @@ class GeneratedText(Struct, frozen=True):
 
 
 class WorkerStatusAnswer(Struct, frozen=True):
-    """A worker, or a fleet that looks like one."""
+    """A worker."""
 
     model_names: list[str]
     speed: float
     queue_length: int
+
+
+class FleetStatusAnswer(WorkerStatusAnswer, frozen=True):
+    """A fleet that looks like one worker."""
+
+    controller: str
 
 
 class ModelNames(Struct, frozen=True):
@@ -277,7 +283,7 @@ class Status(Struct, frozen=True):
 
 ANSWERS = (
     OpenAIError, ChatCompletion, ChatChunk, Completion, EmbeddingList, ModelObject, ModelList,
-    GeneratedText, WorkerStatusAnswer, ModelNames, WorkerAddress, Existence, Detail,
+    GeneratedText, WorkerStatusAnswer, FleetStatusAnswer, ModelNames, WorkerAddress, Existence, Detail,
     Health, Readiness, Status,
 )  # fmt: skip
 """All that an endpoint may answer."""

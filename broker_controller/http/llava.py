@@ -5,7 +5,6 @@ The parts that generate are in `generate`, those for a certain worker in `worker
 
 from functools import partial
 
-from broker_controller.dispatch import DispatchMethod
 from broker_controller.http.bodies import BodyReader, HeartBeatBody, ModelBody, RegistrationBody
 from broker_controller.http.call import Call
 from broker_controller.http.documentation import llava as docs
@@ -53,7 +52,11 @@ class _Surface:
     async def register_worker(self, call: Call) -> None:
         asked = _registration.read(await self._services.read_body(call))
         await self._services.bridges.register(
-            asked.worker_name, asked.check_heart_beat, asked.worker_status, asked.multimodal or False
+            asked.worker_name,
+            asked.check_heart_beat,
+            asked.worker_status,
+            asked.multimodal or False,
+            called_as=_own_url(call),
         )
         # As LLaVA does, also where the worker gave no status: it finds out by its next heartbeat.
         await call.respond_json(None)
@@ -80,13 +83,13 @@ class _Surface:
         await call.respond_json({"address": self._address_for(call, model)})
 
     async def get_status(self, call: Call) -> None:
-        status = self._controller.worker_api_get_status()
-        await call.respond_json(status | {"queue_length": status["queue_length"] + self._services.queues.waiting})
+        await call.respond_json(self._services.fleet_status())
 
     def _address_for(self, call: Call, model: str) -> str:
         public_url = self._services.settings.public_url or _own_url(call)
-        if self._controller.dispatch_method is DispatchMethod.QUEUE:
-            # This controller speaks the worker protocol for the model: old clients get the first free slot, too.
+        if not self._controller.hands_out_addresses:
+            # This controller speaks the worker protocol for the model: old clients get the first free slot, or the
+            # warm cache that their request can use, when they come with it.
             return public_url if model in self._controller.registry.models() else ""
         name = self._controller.get_worker_address(model)
         record = self._controller.registry.get(name)

@@ -1,27 +1,35 @@
 """The parts of one controller that the HTTP surfaces use."""
 
 from collections.abc import Callable
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from msgspec import Struct
 
+from broker_controller import session_key
 from broker_controller.bridge import Bridges
 from broker_controller.controller import Controller
+from broker_controller.dispatch import DispatchMethod
 from broker_controller.errors import NOT_QUEUED, BadRequestError, Subject
 from broker_controller.fleet import Fleet
+from broker_controller.fleet_status import fleet_status
 from broker_controller.gateway import Gateway
 from broker_controller.http.bodies import ChatBody, CompletionBody, EmbeddingBody, GenerateBody, check_model
 from broker_controller.http.call import Call
 from broker_controller.image_urls import check_urls
 from broker_controller.links import Links
+from broker_controller.nesting import read_hops
 from broker_controller.queue_watch import QueueWatch
 from broker_controller.request_sender import Submission
+from broker_controller.session_key import SessionKey, read_session
 from broker_controller.settings import Settings
 from broker_controller.streams import GenerationStream
 from broker_wire.garbage import GarbageBin
-from broker_wire.messages import Operation, ResumeMode
+from broker_wire.messages import HOPS_HEADER, Operation, ResumeMode
 
 GeneratingBodyT = TypeVar("GeneratingBodyT", bound=ChatBody | CompletionBody | EmbeddingBody | GenerateBody)
+
+
+_HOPS = HOPS_HEADER.lower().encode()
 
 
 class Services(Struct, frozen=True):
@@ -35,6 +43,10 @@ class Services(Struct, frozen=True):
     garbage: GarbageBin
     bridges: Bridges
     settings: Settings
+
+    def fleet_status(self) -> dict[str, Any]:
+        """The fleet as if it were one worker."""
+        return fleet_status(self.controller, self.queues, self.gateway.controller_id)
 
     async def read_body(self, call: Call) -> bytes:
         """Raises: RequestTooLargeError, BadRequestError, OverloadedError, ClientLeftError."""
@@ -51,6 +63,7 @@ class Services(Struct, frozen=True):
         Raises: ServiceError, ClientLeftError.
         """
         call.subject = Subject(call.request_id, stage=NOT_QUEUED)
+        hops = read_hops(call.header(_HOPS))
         body = await self.read_body(call)
         asked = read(body)
         model = check_model(asked.model)
@@ -64,8 +77,16 @@ class Services(Struct, frozen=True):
             timeout=self.settings.request_timeout,
             pinned_worker=worker,
             resume=_wished_resume(call),
+            session=self._session(call, model, body),
+            hops=hops,
         )
         return asked, await self.gateway.submit(submission)
+
+    def _session(self, call: Call, model: str, body: bytes) -> SessionKey | None:
+        """Read for the one dispatch method that asks for it: the body is gone through once more."""
+        if self.controller.dispatch_method is not DispatchMethod.AFFINITY:
+            return None
+        return read_session(model, body, call.header(session_key.HEADER))
 
 
 def _wished_resume(call: Call) -> ResumeMode | None:

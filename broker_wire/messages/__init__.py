@@ -49,10 +49,11 @@ from broker_wire.messages.replies import (
     Texts,
     Usage,
 )
-from broker_wire.messages.requests import Generate, Operation, RequestMessage, ResumeMode
+from broker_wire.messages.requests import HOPS_HEADER, Generate, Operation, RequestMessage, ResumeMode
 from broker_wire.messages.version import PROTOCOL_MAJOR, PROTOCOL_MINOR, PROTOCOL_VERSION, type_tag
 
 __all__ = [
+    "HOPS_HEADER",
     "PROTOCOL_MAJOR",
     "PROTOCOL_MINOR",
     "PROTOCOL_VERSION",

@@ -27,6 +27,10 @@ class ResumeMode(StrEnum):
     """The engine is given the text so far, and goes on after it."""
 
 
+HOPS_HEADER = "X-Controller-Hops"
+"""Of HTTP: what carries `Generate.hops` from one fleet to another."""
+
+
 class Generate(Struct, frozen=True, tag="generate", tag_field=type_tag, omit_defaults=True):
     """One generation to run.
 
@@ -40,6 +44,7 @@ class Generate(Struct, frozen=True, tag="generate", tag_field=type_tag, omit_def
         pinned: only the worker whose queue this is in may run it.
         ask_first: part of the answer may be with the client already: `Ask` before the start, as for a redelivery.
         resume: how the client wants the answer to go on elsewhere; None leaves it to the model.
+        hops: controllers that it came through before this one. Who passes it on to another counts one more.
     """
 
     controller: str
@@ -53,6 +58,7 @@ class Generate(Struct, frozen=True, tag="generate", tag_field=type_tag, omit_def
     pinned: bool = False
     ask_first: bool = False
     resume: ResumeMode | None = None
+    hops: int = 0
 
 
 RequestMessage = Generate

@@ -21,9 +21,11 @@ class Fleet:
         self._free_port = free_port
         self._client = client
 
-    def controller(self, *options: str, env: dict[str, str] | None = None) -> "RunningController":
-        """Start one, and wait until it is ready."""
-        port = self._free_port()
+    def controller(
+        self, *options: str, env: dict[str, str] | None = None, port: int | None = None
+    ) -> "RunningController":
+        """Start one, at a free port if none is given, and wait until it is ready."""
+        port = port or self._free_port()
         process = self._processes.start("broker-controller", "--port", str(port), *self._common, *options, env=env)
         controller = RunningController(process, f"http://localhost:{port}", self._client)
         eventually_sync(controller.ready)

@@ -139,7 +139,7 @@ class BridgesDouble:
         self.registered: list[tuple[Any, ...]] = []
         self.refusal: Exception | None = None
 
-    async def register(self, *registration: Any) -> bool:
+    async def register(self, *registration: Any, called_as: str) -> bool:
         if self.refusal is not None:
             raise self.refusal
         self.registered.append(registration)

@@ -7,7 +7,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from broker_controller.affinity import Affinity
 from broker_controller.dispatch import DispatchMethod, Lottery, Queue, ShortestQueue, make_dispatcher
+from broker_controller.warm_caches import WarmCaches
 from broker_controller.worker_record import WorkerRecord
 from broker_wire.messages import Load
 
@@ -27,7 +29,7 @@ def test_the_models_queue_is_never_a_worker() -> None:
 
 @pytest.mark.parametrize("method", list(DispatchMethod))
 def test_without_a_candidate_nobody_is_chosen(method: DispatchMethod) -> None:
-    assert make_dispatcher(method, Random(1)).choose([], 0.0) is None
+    assert make_dispatcher(method, Random(1), WarmCaches()).choose([], 0.0) is None
 
 
 # --- shortest queue
@@ -97,17 +99,19 @@ def test_any_speeds_and_loads_that_a_record_can_have_give_a_choice(speeds: list[
 # --- names
 
 
-@pytest.mark.parametrize("name", ["queue", "lottery", "shortest_queue"])
+@pytest.mark.parametrize("name", ["queue", "lottery", "shortest_queue", "affinity"])
 def test_a_method_is_known_by_its_name(name: str) -> None:
     assert DispatchMethod.from_str(name).value == name
     assert DispatchMethod.from_str(DispatchMethod(name)) is DispatchMethod(name)
 
 
 def test_another_name_is_answered_with_those_there_are() -> None:
-    with pytest.raises(ValueError, match="no dispatch method 'random'; choose one of: queue, lottery, shortest_queue"):
+    with pytest.raises(
+        ValueError, match="no dispatch method 'random'; choose one of: queue, lottery, shortest_queue, affinity"
+    ):
         DispatchMethod.from_str("random")
 
 
 def test_each_method_has_its_policy() -> None:
-    kinds = [type(make_dispatcher(method, Random(1))) for method in DispatchMethod]
-    assert kinds == [Queue, Lottery, ShortestQueue]
+    kinds = [type(make_dispatcher(method, Random(1), WarmCaches())) for method in DispatchMethod]
+    assert kinds == [Queue, Lottery, ShortestQueue, Affinity]

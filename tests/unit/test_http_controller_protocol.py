@@ -236,15 +236,16 @@ async def test_a_refresh_calls_the_roll_and_answers_null() -> None:
     assert (answer.status, answer.body, world.fleet.roll_calls) == (200, b"null", 1)
 
 
-async def test_with_the_queue_the_address_is_the_controllers_own() -> None:
-    world = World()
+@pytest.mark.parametrize("method", ["queue", "affinity"])
+async def test_without_a_choice_of_a_worker_the_address_is_the_controllers_own(method: str) -> None:
+    world = World(method)
     world.announce("w1", "tiny")
     assert (await world.post("/get_worker_address", {"model": "tiny"}).whole()).json() == {
         "address": "http://controller:21001"
     }
     assert (await world.post("/get_worker_address", {"model": "none"}).whole()).json() == {"address": ""}
 
-    world = World(public_url="https://models.example")
+    world = World(method, public_url="https://models.example")
     world.announce("w1", "tiny")
     assert (await world.post("/get_worker_address", {"model": "tiny"}).whole()).json() == {
         "address": "https://models.example"
@@ -273,6 +274,7 @@ async def test_the_fleets_status_is_a_sum_with_the_queues() -> None:
         "model_names": ["a", "b"],
         "speed": 3,
         "queue_length": 5,
+        "controller": "c0ffee",
     }
 
 

@@ -57,6 +57,22 @@ def test_each_option_is_also_a_variable(option: str, text: str, name: str, value
     assert getattr(parse([], {variable: text}), name) == value
 
 
+def test_parents_are_reached_by_an_address_that_is_not_the_own_one() -> None:
+    ours = ["--public-url", "https://us.example"]
+    given = ["--parent", "https://a.example/,http://b:21001", "--parent", "http://c:21001"]
+    settings = parse([*ours, *given], {})
+    assert settings.parent == ("https://a.example", "http://b:21001", "http://c:21001")
+    config = _service_config(settings, RunningBroker("amqp://b", BrokerChoice.GIVEN))
+    assert (config.parents, config.public_url) == (settings.parent, "https://us.example")
+    assert parse(ours, {"BROKER_CONTROLLER_PARENT": "http://b:21001"}).parent == ("http://b:21001",)
+    with pytest.raises(SettingError, match="without --public-url"):
+        parse(given, {})
+    with pytest.raises(SettingError, match="own --public-url"):
+        parse([*ours, "--parent", "https://us.example/"], {})
+    with pytest.raises(SettingError, match="no address"):
+        parse([*ours, "--parent", "b:21001"], {})
+
+
 def test_an_option_wins_over_its_variable() -> None:
     assert parse(["--port", "1"], {"BROKER_CONTROLLER_PORT": "2"}).port == 1
 

@@ -3,6 +3,7 @@
 from broker_controller.errors import (
     AddressRefusedError,
     BadRequestError,
+    LoopError,
     OverloadedError,
     RequestTooLargeError,
     WorkerNotFoundError,
@@ -10,6 +11,7 @@ from broker_controller.errors import (
 from broker_controller.http.answer_types import (
     Detail,
     Existence,
+    FleetStatusAnswer,
     GeneratedText,
     ModelNames,
     TokenUsage,
@@ -24,6 +26,7 @@ from broker_controller.http.documentation.parts import (
     NUMBER,
     RESUME,
     RETRY_AFTER,
+    SESSION,
     START_HEADERS,
     STOP,
     TEMPERATURE,
@@ -57,7 +60,7 @@ _CODES = (
 )
 _HEADERS = START_HEADERS | {"Retry-After": RETRY_AFTER["Retry-After"] | {"required": False}}
 _EXAMPLE = "USER: Say hello ASSISTANT: Hello there"
-_GENERATE_REFUSALS = refusals(cumulative_style, GeneratedText, [BadRequestError, RequestTooLargeError])
+_GENERATE_REFUSALS = refusals(cumulative_style, GeneratedText, [BadRequestError, RequestTooLargeError, LoopError])
 _GENERATE_STREAM_ANSWERS = {
     "200": answer(
         "JSON objects, each followed by a NUL byte",
@@ -72,6 +75,7 @@ _GENERATE_ANSWERS = {
     **_GENERATE_REFUSALS,
 }
 _STATUS_ANSWERS = {"200": answer("The status", WorkerStatusAnswer([MODEL], 2.0, 3))}
+_FLEET_ANSWERS = {"200": answer("The status", FleetStatusAnswer([MODEL], 2.0, 3, "6b86b273ff34fce1"))}
 _BODY_ERRORS = (BadRequestError, RequestTooLargeError, OverloadedError)
 _BODY_REFUSED = refusals(detail_style, Detail, _BODY_ERRORS)
 
@@ -80,13 +84,16 @@ GENERATE_STREAM = operation(
     f"Each object holds the whole text so far. While a request waits, a lone NUL is sent every 5 s. {_CODES}",
     _GENERATE_STREAM_ANSWERS,
     _GENERATE_BODY,
-    parameters=RESUME,
+    parameters=RESUME + SESSION,
 )
-GENERATE = operation("Give a whole answer", f"FastChat's. {_CODES}", _GENERATE_ANSWERS, _GENERATE_BODY, RESUME)
+GENERATE = operation(
+    "Give a whole answer", f"FastChat's. {_CODES}", _GENERATE_ANSWERS, _GENERATE_BODY, RESUME + SESSION
+)
 GET_STATUS = operation(
     "The fleet as if it were one worker",
-    "The speeds and queue lengths are sums, so that a controller can register at another one.",
-    _STATUS_ANSWERS,
+    "The speeds and queue lengths are sums, so that a controller can register at another one. "
+    "`controller` is the id of this process, by which it knows itself.",
+    _FLEET_ANSWERS,
 )
 REGISTER_WORKER = operation(
     "Register an HTTP worker",
@@ -126,8 +133,8 @@ LIST_MULTIMODAL_MODELS = operation("List the models that take images", "FastChat
 LIST_LANGUAGE_MODELS = operation("List the models that take no images", "FastChat's.", _MODELS_ANSWER)
 GET_WORKER_ADDRESS = operation(
     "Where to call a worker for a model",
-    "With the dispatch method `queue` it is this controller; with the others it is `/worker/<name>` on it, or the URL "
-    "of a worker that registered over HTTP. An empty string: no worker serves the model.",
+    "With the dispatch methods `queue` and `affinity` it is this controller; with the others it is `/worker/<name>` on "
+    "it, or the URL of a worker that registered over HTTP. An empty string: no worker serves the model.",
     {"200": answer("The address", WorkerAddress("http://localhost:21001/worker/gpu-1")), **_BODY_REFUSED},
     body(object_of(["model"], model=TEXT), {"model": MODEL}),
 )

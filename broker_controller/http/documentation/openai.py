@@ -29,6 +29,7 @@ from broker_controller.http.documentation.parts import (
     INTEGER,
     MODEL,
     RESUME,
+    SESSION,
     START_HEADERS,
     STOP,
     TEMPERATURE,
@@ -98,7 +99,7 @@ CHAT_COMPLETIONS = operation(
         ),
         {"model": MODEL, "messages": [{"role": "user", "content": "Say hello"}], "max_tokens": 32, "stream": True},
     ),
-    RESUME,
+    RESUME + SESSION,
 )
 
 _COMPLETION = Completion(
@@ -117,7 +118,7 @@ COMPLETIONS = operation(
         ),
         {"model": MODEL, "prompt": "Once", "max_tokens": 32},
     ),
-    RESUME,
+    RESUME + SESSION,
 )
 
 _EMBEDDINGS = EmbeddingList("list", [Embedding("embedding", 0, [0.25, -0.5])], "bge-small", InputUsage(2, 2))

@@ -69,6 +69,16 @@ RESUME: list[Part] = [
         "generating it again, compared with what the client has. Without it the model decides.",
     }
 ]
+SESSION: list[Part] = [
+    {
+        "name": "X-Session-Id",
+        "in": "header",
+        "required": False,
+        "schema": TEXT,
+        "description": "With the dispatch method `affinity`: requests of one session prefer one worker, whose KV cache "
+        "has their beginning. Without it `prompt_cache_key`, `user` or the text itself tells what belongs together.",
+    }
+]
 
 
 def components() -> dict[str, Part]:

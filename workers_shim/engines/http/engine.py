@@ -9,10 +9,13 @@ An answer that another worker began goes on from its text, which an old worker t
 import asyncio
 import contextlib
 import logging
+import string
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping
+from urllib.parse import quote
 
 import msgspec
 
+from broker_wire.messages import HOPS_HEADER
 from workers_shim import Chunk, Lost, Request, RequestError, Unavailable, Usage
 from workers_shim.cumulative import Answer, Deltas
 from workers_shim.engines.http.old_worker import (
@@ -68,7 +71,7 @@ class HttpEngine:
                     return
             stripper = PromptStripper(task.prompt, honours_echo=request.model in self._leaves_prompts_out)
             async with (
-                contextlib.aclosing(self._worker.generate(task.parameters)) as answers,
+                contextlib.aclosing(self._worker.generate(task.parameters, _headers_of(request))) as answers,
                 contextlib.aclosing(_chunks(answers, task, stripper)) as chunks,
             ):
                 async for chunk in chunks:
@@ -143,6 +146,11 @@ class HttpEngine:
                 return None
             self._conversations[model] = conversation_from(answer)
         return self._conversations[model]
+
+
+def _headers_of(request: Request) -> dict[str, str]:
+    """The client's id of the request, for everybody's logs; and a count, for other controllers."""
+    return {"X-Request-Id": quote(request.request_id, safe=string.punctuation), HOPS_HEADER: str(request.hops + 1)}
 
 
 async def _chunks(

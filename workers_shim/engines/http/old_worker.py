@@ -7,7 +7,7 @@ bounded, redirects are not followed, and it is called at the bases of its addres
 import contextlib
 import json
 import ssl
-from collections.abc import AsyncGenerator, AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping
 from http import HTTPStatus
 from typing import Any
 
@@ -27,7 +27,14 @@ MAX_ANSWER_BYTES = 1024 * 1024
 """Of a status or a template."""
 MAX_COMPLAINT_BYTES = 2_000
 """Of an error page that are read."""
-_REFUSALS = frozenset({HTTPStatus.BAD_REQUEST, HTTPStatus.REQUEST_ENTITY_TOO_LARGE, HTTPStatus.UNPROCESSABLE_ENTITY})
+_REFUSALS = frozenset(
+    {
+        HTTPStatus.BAD_REQUEST,
+        HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
+        HTTPStatus.UNPROCESSABLE_ENTITY,
+        HTTPStatus.LOOP_DETECTED,
+    }
+)
 
 
 class OldWorkerError(Exception):
@@ -74,14 +81,16 @@ class OldWorker:
         except (ValueError, RecursionError) as error:
             raise OldWorkerError(f"{self._name}{path} answers with something that is no JSON") from error
 
-    async def generate(self, parameters: dict[str, Any]) -> AsyncGenerator[Answer | None, None]:
-        """The objects of an answer, as they come; None where only a sign of life came.
+    async def generate(
+        self, parameters: dict[str, Any], headers: Mapping[str, str] | None = None
+    ) -> AsyncGenerator[Answer | None, None]:
+        """The objects of an answer, as they come; None where only a sign of life came. `headers` go with the request.
 
         Of several that have come meanwhile the last one is given: its text contains the others'.
 
         Raises: OldWorkerError.
         """
-        async with self._post("/worker_generate_stream", parameters, read_timeout=None) as response:
+        async with self._post("/worker_generate_stream", parameters, headers, read_timeout=None) as response:
             buffer = bytearray()
             async for data in response.aiter_raw():
                 buffer += data
@@ -112,13 +121,13 @@ class OldWorker:
 
     @contextlib.asynccontextmanager
     async def _post(
-        self, path: str, body: dict[str, Any], *, read_timeout: float | None
+        self, path: str, body: dict[str, Any], headers: Mapping[str, str] | None = None, *, read_timeout: float | None
     ) -> AsyncIterator[httpx.Response]:
         timeout = httpx.Timeout(CONNECT_TIMEOUT, read=read_timeout, write=WRITE_TIMEOUT)
         # No proxy and no password from the environment: the address that was checked is the one that is called.
         async with httpx.AsyncClient(verify=self._tls, timeout=timeout, trust_env=False) as client:
             try:
-                response = await self._send(client, path, msgspec.json.encode(body))
+                response = await self._send(client, path, msgspec.json.encode(body), headers or {})
                 try:
                     await self._check(path, response)
                     yield response
@@ -128,9 +137,16 @@ class OldWorker:
                 what = str(error) or type(error).__name__
                 raise BrokenOffError(f"the connection to {self._name} broke off: {what}") from error
 
-    async def _send(self, client: httpx.AsyncClient, path: str, content: bytes) -> httpx.Response:
+    async def _send(
+        self, client: httpx.AsyncClient, path: str, content: bytes, more_headers: Mapping[str, str]
+    ) -> httpx.Response:
         address = self.address
-        headers = {"Host": address.host_header, "Content-Type": "application/json", "Accept-Encoding": "identity"}
+        headers = {
+            "Host": address.host_header,
+            "Content-Type": "application/json",
+            "Accept-Encoding": "identity",
+            **more_headers,
+        }
         extensions = {"sni_hostname": address.server_name} if address.server_name else {}
         problem = ""
         for base in address.bases:
