@@ -1,6 +1,6 @@
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help setup setup-tests demo test test-unit test-clients test-faults soak lint types imports fuzz test-compose bench clean
+.PHONY: help setup setup-tests demo test test-unit test-clients test-faults test-transformers soak lint types imports fuzz test-compose bench clean
 
 BIN := .venv/bin
 PYTHON ?= python3
@@ -8,7 +8,7 @@ QUESTION ?=
 ENGINE ?=
 
 help: ## show this list
-	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 22
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 26
 
 setup: ## install RabbitMQ if it is missing, and make .venv with everything in it
 	@PYTHON="$(PYTHON)" scripts/setup.sh
@@ -60,9 +60,12 @@ fuzz: setup ## ask the HTTP API 10,000 odd things, and put garbage into every qu
 test-compose: setup ## start compose/ in Docker, test it, and remove it
 	scripts/test-compose.sh
 
+test-transformers: setup ## test the engine transformers on the CPU, in .venv-transformers (torch and all: some GB)
+	@PYTHON="$(PYTHON)" scripts/test-transformers.sh
+
 bench: setup ## measure the chain against an engine without a proxy, and print one table
 	$(BIN)/python -m benchmarks
 
 clean: ## remove .venv and all caches
-	rm -rf .venv .venv-clients .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache dist build *.egg-info
+	rm -rf .venv .venv-* .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache dist build *.egg-info
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
