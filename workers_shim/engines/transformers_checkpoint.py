@@ -3,7 +3,8 @@
 It needs torch and transformers, and is imported only when this engine is asked for.
 """
 
-from collections.abc import Sequence
+import contextlib
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -46,15 +47,16 @@ def load_checkpoint(source: str, *, device: str, dtype: str, context_length: int
         device = "cuda" if torch.cuda.is_available() else "cpu"
     elif device == "cuda" and not torch.cuda.is_available():
         raise ValueError("torch finds no CUDA device here: say --device cpu, or install a torch that is made for CUDA")
-    try:
+    if source.startswith(("/", ".")) and not Path(source).is_dir():
+        raise ValueError(f"there is no folder {source}")
+    with _loading(source):
         config = transformers.AutoConfig.from_pretrained(source)
-        loader, sees = _loader_of(source, config)
+    loader, sees = _loader_of(source, config)
+    with _loading(source):
         model, facts = loader.from_pretrained(source, dtype=DTYPES.get(dtype, "auto"), output_loading_info=True)
         processor: Any = transformers.AutoProcessor.from_pretrained(source) if sees else None
         tokenizer = processor.tokenizer if sees else transformers.AutoTokenizer.from_pretrained(source)
         model.to(device)
-    except (OSError, ImportError, RuntimeError, KeyError) as error:
-        raise ValueError(f"the model {source!r} cannot be loaded: {error}") from error
     if facts["missing_keys"]:
         # The library goes on with weights drawn by chance, and warns.
         raise ValueError(f"the checkpoint {source!r} lacks weights of its model, {min(facts['missing_keys'])} for one")
@@ -70,6 +72,15 @@ def load_checkpoint(source: str, *, device: str, dtype: str, context_length: int
 def name_of(source: str) -> str:
     """The last part of a path or of a name on the Hub, as LLaVA's workers do."""
     return Path(source).resolve().name if Path(source).exists() else source.rstrip("/").rpartition("/")[2]
+
+
+@contextlib.contextmanager
+def _loading(source: str) -> Iterator[None]:
+    try:
+        yield
+    except Exception as error:
+        # The library's sentences have several lines.
+        raise ValueError(f"the model {source!r} cannot be loaded: {' '.join(str(error).split())}") from error
 
 
 def _loader_of(source: str, config: Any) -> tuple[Any, bool]:
