@@ -67,5 +67,5 @@ bench: setup ## measure the chain against an engine without a proxy, and print o
 	$(BIN)/python -m benchmarks
 
 clean: ## remove .venv and all caches
-	rm -rf .venv .venv-* .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache dist build *.egg-info
+	rm -rf .venv .venv-clients .venv-transformers .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache dist build *.egg-info
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
