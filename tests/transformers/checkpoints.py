@@ -74,6 +74,52 @@ def save_llava(folder: Path) -> Path:
     return folder
 
 
+def save_gemma(folder: Path) -> Path:
+    """A SigLIP in front of a Gemma, whose prompts have one token for an image, which becomes others.
+
+    Returns: the folder.
+    """
+    marks = {"image_token": "<soft>", "boi_token": "<image-begins>", "eoi_token": "<image-ends>"}
+    tokenizer = _characters(*marks.values(), extra_special_tokens=marks)
+    begin, end, soft = (
+        tokenizer.convert_tokens_to_ids(marks[name]) for name in ("boi_token", "eoi_token", "image_token")
+    )
+    language = transformers.Gemma3TextConfig(
+        **_language(tokenizer).to_dict() | {"head_dim": 8, "model_type": "gemma3_text"}
+    )
+    vision = {
+        "model_type": "siglip_vision_model",
+        "hidden_size": 16,
+        "intermediate_size": 32,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 2,
+        "image_size": IMAGE_SIDE,
+        "patch_size": PATCH_SIDE,
+    }
+    config = transformers.Gemma3Config(
+        text_config=language,
+        vision_config=vision,
+        mm_tokens_per_image=IMAGE_TOKENS,
+        boi_token_index=begin,
+        eoi_token_index=end,
+        image_token_index=soft,
+        # Else a model that has learnt nothing says the last token again.
+        tie_word_embeddings=False,
+    )
+    torch.manual_seed(1)
+    model = transformers.Gemma3ForConditionalGeneration(config)
+    # A new one is blind: it begins with zeros there.
+    torch.nn.init.normal_(model.model.multi_modal_projector.mm_input_projection_weight)
+    model.save_pretrained(folder)
+    transformers.Gemma3Processor(
+        image_processor=transformers.Gemma3ImageProcessorPil(size={"height": IMAGE_SIDE, "width": IMAGE_SIDE}),
+        tokenizer=tokenizer,
+        image_seq_length=IMAGE_TOKENS,
+        chat_template=_IMAGE_TEMPLATE.replace("<image>", marks["boi_token"]),
+    ).save_pretrained(folder)
+    return folder
+
+
 def _language(tokenizer: Any) -> Any:
     return transformers.LlamaConfig(
         vocab_size=len(tokenizer),
@@ -99,14 +145,14 @@ def _words() -> Any:
     return _for_the_library(raw, chat_template=_TEXT_TEMPLATE)
 
 
-def _characters() -> Any:
+def _characters(*special: str, **how: Any) -> Any:
     """As byte-level tokenizers write them, in which a space is a letter of its own."""
     raw = Tokenizer(models.BPE())
     raw.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     raw.decoder = decoders.ByteLevel()
     alphabet = [*map(chr, range(33, 127)), "Ġ", "Ċ"]
-    raw.train_from_iterator([], trainers.BpeTrainer(special_tokens=_SPECIAL, initial_alphabet=alphabet))
-    return _for_the_library(raw)
+    raw.train_from_iterator([], trainers.BpeTrainer(special_tokens=[*_SPECIAL, *special], initial_alphabet=alphabet))
+    return _for_the_library(raw, **how)
 
 
 def _for_the_library(raw: Any, **how: Any) -> Any:

@@ -29,7 +29,11 @@ async def serving(engine: Transformers) -> AsyncIterator[EngineExecutor]:
 
 def start(executor: EngineExecutor, *, had: str = "", llava: bool = False, **body: Any) -> FakeStream:
     """`had`: the text that the client has of the answer. `llava`: by LLaVA's protocol."""
-    operation = Operation.CHAT if "messages" in body else Operation.LLAVA if llava else Operation.COMPLETION
+    operation = Operation.LLAVA if llava else Operation.COMPLETION
+    if "messages" in body:
+        operation = Operation.CHAT
+    elif "input" in body:
+        operation = Operation.EMBEDDING
     stream = FakeStream()
     executor.start(assignment(body=json.dumps(body).encode(), operation=operation, text=had), stream)
     return stream

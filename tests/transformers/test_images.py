@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from broker_wire.messages import FailureKind
-from tests.transformers.checkpoints import IMAGE_TOKENS
+from tests.transformers.checkpoints import IMAGE_TOKENS, save_gemma
 from tests.transformers.runs import answer, chat_about, end_of, picture, serving
 from workers_shim import RequestError
 from workers_shim.engines.transformers import Transformers
@@ -83,6 +83,22 @@ async def test_an_answer_about_an_image_goes_on_from_a_prefix(executor: EngineEx
 
     assert had + rest.text == whole.text
     assert end_of(rest) == end_of(whole)
+
+
+async def test_models_whose_prompts_have_another_mark_for_an_image_see_too(tmp_path: Path) -> None:
+    gemma = Transformers.load(str(save_gemma(tmp_path / "tiny-gemma")), device="cpu")
+    async with serving(gemma) as executor:
+        red, blue = [await answer(executor, messages=chat_about(data_url(image)), **HOW) for image in (RED, BLUE)]
+        by_llava = await answer(executor, prompt="<|user|><image>\nw1 w2<|assistant|>", images=[RED], **LLAVA)
+
+    assert by_llava.text == red.text != blue.text
+
+
+async def test_pixels_are_of_the_weights_type(llava: Path) -> None:
+    async with serving(Transformers.load(str(llava), device="cpu", dtype="bfloat16")) as executor:
+        red, blue = [await answer(executor, messages=chat_about(data_url(image)), **HOW) for image in (RED, BLUE)]
+
+    assert red.text != blue.text
 
 
 @pytest.mark.parametrize(

@@ -206,6 +206,7 @@ async def test_a_cancel_is_noticed_between_the_layers_of_a_long_prompt(
         ({"prompt": "w1 " * CONTEXT}, f"prompt too long: {CONTEXT} tokens, the model takes {CONTEXT}"),
         ({"prompt": ""}, "the prompt is empty"),
         ({"prompt": ["a", "b"]}, "one prompt a request"),
+        ({"input": "w1"}, "it makes no vectors"),
         ({"prompt": "w1", "n": 2}, "'n'"),
         ({"prompt": "w1", "max_tokens": 0}, "at least 1"),
         ({"prompt": "w1", "top_k": "many"}, "top_k"),

@@ -105,6 +105,7 @@ def test_an_empty_address_of_the_broker_is_one_not_given(
         (["echo", "--model", "a", "--grace", "0"], "grace has to be more than 0"),
         (["llamacpp", "--gguf", "/no/such.gguf"], "there is no model file /no/such.gguf"),
         (["llamacpp", "--gguf", __file__], "is not a GGUF file"),
+        (["llamacpp", "--mmproj", "a.gguf", "--embeddings", "mean"], "leave it, or --embeddings, out"),
         (["transformers", "--model", "a"], "say which model to load: --model-path PATH"),
         (["run", "nothing"], "my_module:worker"),
         (["run", "no_such_module_at_all:worker"], "there is no module 'no_such_module_at_all'"),

@@ -12,7 +12,7 @@ from workers_shim.engines.detokenizer import Detokenizer
 from workers_shim.engines.stop_strings import StopStrings
 from workers_shim.engines.transformers_checkpoint import Checkpoint, load_checkpoint, name_of
 from workers_shim.engines.transformers_generation import Generation
-from workers_shim.engines.transformers_prompt import has_chat_template, make_prompt
+from workers_shim.engines.transformers_prompt import make_prompt
 from workers_shim.engines.transformers_settings import check_parameters, make_settings, seed_of
 
 
@@ -28,7 +28,7 @@ class Transformers:
     def __init__(self, name: str, checkpoint: Checkpoint) -> None:
         self.default_name = name
         self.context_length = checkpoint.context_length
-        chat = ["chat"] if has_chat_template(checkpoint) else []
+        chat = ["chat"] if checkpoint.templater.chat_template else []
         vision = ["vision"] if checkpoint.processor is not None else []
         self.abilities = [*chat, "completion", *vision]
         self._checkpoint = checkpoint
@@ -54,7 +54,7 @@ class Transformers:
         if request.max_tokens is not None:
             limit = min(limit, request.max_tokens)
         if prompt.had >= limit:
-            yield Chunk(finish_reason="length", usage=Usage(prompt_tokens, prompt.had))
+            yield Chunk(finish_reason="length", usage=Usage(prompt_tokens, limit))
             return
         settings = make_settings(self._checkpoint, request, limit - prompt.had)
         answer = _Answer(self._checkpoint, request, prompt.tokens)

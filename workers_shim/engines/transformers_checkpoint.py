@@ -22,6 +22,7 @@ class Checkpoint(Struct, frozen=True):
         model: ready to generate, on its device.
         tokenizer: of the library.
         processor: makes inputs of texts and images; None for a model that sees text only.
+        image_mark: what stands in a prompt for an image.
         context_length: in tokens.
         end_tokens: any of them ends an answer.
     """
@@ -29,8 +30,14 @@ class Checkpoint(Struct, frozen=True):
     model: Any
     tokenizer: Any
     processor: Any
+    image_mark: str
     context_length: int
     end_tokens: frozenset[int]
+
+    @property
+    def templater(self) -> Any:
+        """Has the chat template, if there is one: a processor may leave it to its tokenizer."""
+        return _templater(self.processor, self.tokenizer)
 
     @property
     def device(self) -> str:
@@ -64,6 +71,7 @@ def load_checkpoint(source: str, *, device: str, dtype: str, context_length: int
         model=model.eval(),
         tokenizer=tokenizer,
         processor=processor,
+        image_mark=_image_mark(processor) if sees else "",
         context_length=_context_length(config, context_length),
         end_tokens=_end_tokens(model.generation_config.eos_token_id, tokenizer.eos_token_id),
     )
@@ -94,6 +102,22 @@ def _loader_of(source: str, config: Any) -> tuple[Any, bool]:
     if type(config) in transformers.MODEL_FOR_CAUSAL_LM_MAPPING:
         return transformers.AutoModelForCausalLM, False
     raise ValueError(f"{source!r} is a model of type {config.model_type!r}, which does not write text")
+
+
+def _templater(processor: Any, tokenizer: Any) -> Any:
+    return processor if processor is not None and processor.chat_template else tokenizer
+
+
+def _image_mark(processor: Any) -> str:
+    """Some processors look for one token, and put others into the prompt: the chat template knows which is which."""
+    marks = [mark for name in ("image_token", "boi_token") if (mark := getattr(processor, name, None))]
+    if not marks:
+        raise ValueError(f"{type(processor).__name__} does not say what stands in a prompt for an image")
+    templater = _templater(processor, processor.tokenizer)
+    if templater.chat_template:
+        trial = templater.apply_chat_template([{"role": "user", "content": [{"type": "image"}]}], tokenize=False)
+        marks = [mark for mark in marks if trial.count(mark) == 1] or marks
+    return str(marks[0])
 
 
 def _context_length(config: Any, wanted: int | None) -> int:

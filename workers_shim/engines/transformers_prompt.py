@@ -49,18 +49,6 @@ def make_prompt(checkpoint: Checkpoint, request: Request) -> Prompt:
     return Prompt(inputs, tokens, had)
 
 
-def has_chat_template(checkpoint: Checkpoint) -> bool:
-    """Without one there are no chats."""
-    return bool(_templater(checkpoint).chat_template)
-
-
-def _templater(checkpoint: Checkpoint) -> Any:
-    """A processor may leave the template to its tokenizer."""
-    if checkpoint.processor is not None and checkpoint.processor.chat_template:
-        return checkpoint.processor
-    return checkpoint.tokenizer
-
-
 def _images_of(checkpoint: Checkpoint, request: Request) -> list[Any]:
     if request.images and checkpoint.processor is None:
         raise RequestError(f"model {request.model!r} does not take images")
@@ -72,18 +60,18 @@ def _text_of(checkpoint: Checkpoint, request: Request) -> str:
         raise RequestError(f"model {request.model!r} takes one prompt a request, as text")
     if checkpoint.processor is None:
         return request.prompt
-    return request.prompt.replace(LLAVA_IMAGE, checkpoint.processor.image_token)
+    return request.prompt.replace(LLAVA_IMAGE, checkpoint.image_mark)
 
 
 def _chat_of(checkpoint: Checkpoint, messages: list[dict[str, Any]]) -> str:
     """A last message of the assistant is left open, and the answer goes on with it."""
-    if not has_chat_template(checkpoint):
+    if not checkpoint.templater.chat_template:
         raise RequestError("this model has no chat template: ask for a completion of a prompt")
     read = _parts_of if checkpoint.processor is not None else _joined
     chat = [{"role": message["role"], "content": read(message.get("content"))} for message in messages]
     is_open = messages[-1]["role"] == "assistant"
     try:
-        text: str = _templater(checkpoint).apply_chat_template(
+        text: str = checkpoint.templater.apply_chat_template(
             chat, tokenize=False, add_generation_prompt=not is_open, continue_final_message=is_open
         )
     except (jinja2.TemplateError, ValueError, TypeError) as error:
@@ -122,7 +110,7 @@ def _inputs(checkpoint: Checkpoint, text: str, images: list[Any], special: bool)
     if checkpoint.processor is None:
         encoded = checkpoint.tokenizer(text, add_special_tokens=special, return_tensors="pt")
         return {name: encoded[name].to(model.device) for name in ("input_ids", "attention_mask")}
-    mark = checkpoint.processor.image_token
+    mark = checkpoint.image_mark
     if (places := text.count(mark)) != len(images):
         raise RequestError(f"the prompt has {places} places for images ({mark}), and the request {len(images)} images")
     encoded = checkpoint.processor(text=[text], images=images or None, add_special_tokens=special, return_tensors="pt")

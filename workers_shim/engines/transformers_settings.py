@@ -7,6 +7,7 @@ import msgspec
 from msgspec import Struct
 from transformers import GenerationConfig
 
+from broker_wire.messages import Operation
 from workers_shim import Request, RequestError
 from workers_shim.engines.transformers_checkpoint import Checkpoint
 
@@ -37,6 +38,8 @@ class _More(Struct):
 
 def check_parameters(request: Request) -> None:
     """Raises: RequestError, for what this engine does not do."""
+    if request.operation is Operation.EMBEDDING:
+        raise RequestError(f"model {request.model!r} writes text, it makes no vectors")
     for name, nothing in _NOT_OFFERED.items():
         value = request.parameters.get(name)
         if value is not None and value not in nothing:
