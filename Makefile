@@ -35,6 +35,10 @@ test-clients: setup ## ask a fleet by LangChain, LiteLLM and instructor, in a .v
 	@PYTHON="$(PYTHON)" scripts/setup-clients.sh
 	.venv-clients/bin/pytest -W ignore tests/clients
 
+test-transformers: setup ## test the engine transformers on the CPU, in a .venv-transformers of its own (torch: some GB)
+	@PYTHON="$(PYTHON)" scripts/setup-transformers.sh
+	.venv-transformers/bin/pytest tests/transformers
+
 test-faults: export FAULTS_SETTINGS := default
 test-faults: setup-tests ## kill, freeze and restart every part under load, with the default settings; print what came of it
 	$(BIN)/pytest tests/faults -n 4 --dist worksteal --timeout 400
@@ -59,9 +63,6 @@ fuzz: setup ## ask the HTTP API 10,000 odd things, and put garbage into every qu
 
 test-compose: setup ## start compose/ in Docker, test it, and remove it
 	scripts/test-compose.sh
-
-test-transformers: setup ## test the engine transformers on the CPU, in .venv-transformers (torch and all: some GB)
-	@PYTHON="$(PYTHON)" scripts/test-transformers.sh
 
 bench: setup ## measure the chain against an engine without a proxy, and print one table
 	$(BIN)/python -m benchmarks

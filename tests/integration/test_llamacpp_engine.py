@@ -172,7 +172,7 @@ async def test_as_many_run_at_once_as_there_are_slots(executor: EngineExecutor) 
         ({"prompt": "a", "n": 0}, "'n' has to be a whole number from 1 to 16"),
         ({"prompt": "a", "n": 1000}, "'n' has to be a whole number from 1 to 16"),
         ({"prompt": "a", "max_tokens": 0}, "at least 1"),
-        ({"prompt": ["a", "b"]}, "one prompt a request"),
+        ({"prompt": [1, 2]}, "not as token numbers"),
         ({"prompt": "a", "grammar": "root ::= ((("}, "grammar"),
         ({"prompt": "a", "top_k": "many"}, "top_k"),
         ({"messages": [{"role": "user", "content": [{"type": "nonsense"}]}]}, "a text or an image_url"),

@@ -94,14 +94,6 @@ async def test_a_tool_call_comes_in_openais_own_chunks(executor: EngineExecutor)
     assert {chunk["model"] for chunk in payloads(stream.items)} == {"m"}
 
 
-async def test_a_client_that_asks_for_counts_gets_them_in_such_a_chunk(executor: EngineExecutor) -> None:
-    stream = await answer(executor, **HOW, stream=True, stream_options={"include_usage": True})
-    last = payloads(stream.items)[-1]
-
-    assert last["choices"] == []
-    assert last["usage"]["completion_tokens"] == usage_of(stream).completion_tokens
-
-
 async def test_a_tool_call_that_moved_is_repeated_up_to_where_it_was(executor: EngineExecutor) -> None:
     whole = await answer(executor, **HOW)
     half = len(whole.items) // 2

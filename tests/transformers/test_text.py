@@ -16,6 +16,7 @@ from tests.transformers.runs import answer, chat_about, end_of, serving, start
 from tests.unit.fake_stream import PATIENCE
 from workers_shim import Worker
 from workers_shim.engines import transformers as engine_module
+from workers_shim.engines import transformers_generation
 from workers_shim.engines.transformers import Transformers
 from workers_shim.execution import EngineExecutor
 
@@ -200,12 +201,20 @@ async def test_a_cancel_is_noticed_between_the_layers_of_a_long_prompt(
     assert stream.items == seen == []
 
 
+async def test_a_long_prompt_shows_signs_of_life(executor: EngineExecutor, monkeypatch: pytest.MonkeyPatch) -> None:
+    quiet = await answer(executor, prompt=PROMPT, max_tokens=1)
+    monkeypatch.setattr(transformers_generation, "SIGN_OF_LIFE", 0.0)
+    lively = await answer(executor, prompt=PROMPT, max_tokens=1)
+
+    assert lively.progress_calls > quiet.progress_calls
+
+
 @pytest.mark.parametrize(
     ("body", "words"),
     [
         ({"prompt": "w1 " * CONTEXT}, f"prompt too long: {CONTEXT} tokens, the model takes {CONTEXT}"),
         ({"prompt": ""}, "the prompt is empty"),
-        ({"prompt": ["a", "b"]}, "one prompt a request"),
+        ({"prompt": [1, 2]}, "not as token numbers"),
         ({"input": "w1"}, "it makes no vectors"),
         ({"prompt": "w1", "n": 2}, "'n'"),
         ({"prompt": "w1", "max_tokens": 0}, "at least 1"),

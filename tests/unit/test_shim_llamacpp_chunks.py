@@ -45,17 +45,6 @@ def test_after_a_tool_call_the_end_is_carried_too_without_llama_cpps_times() -> 
     assert end.finish_reason == "tool_calls"
 
 
-@pytest.mark.parametrize("wanted", [True, False])
-def test_the_counts_of_such_an_answer_are_carried_for_a_client_that_asked(wanted: bool) -> None:
-    chunks = reader(stream_options={"include_usage": wanted})
-    list(chunks.read(CALL))
-    [item] = chunks.read(COUNTS)
-
-    assert isinstance(item, Chunk)
-    assert item.usage == Usage(12, 3)
-    assert (item.payload is not None) == wanted
-
-
 def test_a_text_is_carried_as_text_with_its_end() -> None:
     chunks = reader()
 

@@ -7,16 +7,12 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import msgspec
-
 from broker_wire.messages import Operation
-from workers_shim import Chunk, Request, RequestError, Usage, Worker
+from workers_shim import Embeddings, Request, RequestError, Worker
 from workers_shim.engines.gguf import read_number
 from workers_shim.engines.llamacpp_generation import raise_error
 from workers_shim.engines.llamacpp_server import LlamaServer, ModelSettings, choose_settings, parameters_of
 
-MAX_INPUTS = 2_048
-"""In one request, as at OpenAI."""
 _OF_THE_MODEL = "model"
 _POOLINGS = {"mean": 1, "cls": 2, "last": 3}
 """llama.cpp's enum llama_pooling_type, which GGUF files have, too."""
@@ -59,26 +55,19 @@ class LlamaCppEmbeddings:
         parameters.n_batch = parameters.n_ubatch = settings.context_length
         return cls(settings, LlamaServer(parameters))
 
-    def generate(self, request: Request) -> Iterator[Chunk]:
-        """The vectors of all texts, in one chunk. Raises: RequestError."""
+    def generate(self, request: Request) -> Iterator[Embeddings]:
+        """The vectors of all texts. Raises: RequestError."""
         if request.operation is not Operation.EMBEDDING:
             raise RequestError(f"model {request.model!r} makes vectors of texts, it writes none")
-        if request.parameters.get("dimensions") is not None:
-            raise RequestError(f"model {request.model!r} has vectors of one length: it does not offer 'dimensions'")
-        form = request.parameters.get("encoding_format") or "float"
-        if form not in ("float", "base64"):
-            raise RequestError("'encoding_format' has to be float or base64")
         vectors, tokens = [], 0
-        for index, text in enumerate(_inputs_of(request)):
+        for index, text in enumerate(request.inputs):
             # One by one, so that a cancel is noticed between two of them.
             request.raise_if_cancelled()
             self._check_length(index, text)
-            answer = self._ask({"input": text, "encoding_format": form})
-            vectors.append({"object": "embedding", "index": index, "embedding": answer["data"][0]["embedding"]})
+            answer = self._ask({"input": text})
+            vectors.append(answer["data"][0]["embedding"])
             tokens += answer["usage"]["prompt_tokens"]
-        usage = {"prompt_tokens": tokens, "total_tokens": tokens}
-        whole = {"object": "list", "data": vectors, "model": request.model, "usage": usage}
-        yield Chunk(payload=msgspec.json.encode(whole), usage=Usage(tokens, 0))
+        yield Embeddings(vectors, tokens)
 
     def _ask(self, body: dict[str, Any]) -> dict[str, Any]:
         try:
@@ -92,6 +81,8 @@ class LlamaCppEmbeddings:
     def _check_length(self, index: int, text: str | list[int]) -> None:
         """llama.cpp says the same, but calls it a fault of its own."""
         tokens = self._server.tokens.count(text, add_special=True) if isinstance(text, str) else len(text)
+        if not tokens:
+            raise RequestError(f"text {index} is empty")
         if tokens > self.context_length:
             raise RequestError(f"text {index} is too long: {tokens} tokens, the model takes {self.context_length}")
 
@@ -116,20 +107,3 @@ def _pooling_of(path: Path, pooling: str) -> int:
         names = ", ".join(_POOLINGS)
         raise ValueError(f"{path} does not say how its vectors are pooled: say --embeddings with one of {names}")
     return of_model
-
-
-def _inputs_of(request: Request) -> list[str | list[int]]:
-    """Texts, or texts as token numbers. Raises: RequestError."""
-    given = [request.prompt] if request.prompt is not None else request.parameters.get("input")
-    if isinstance(given, list) and given and all(isinstance(number, int) for number in given):
-        given = [given]
-    try:
-        inputs = msgspec.convert(given, list[str | list[int]])
-    except msgspec.ValidationError:
-        raise RequestError("'input' has to be a text, a list of texts, or lists of token numbers") from None
-    if not 0 < len(inputs) <= MAX_INPUTS:
-        raise RequestError(f"'input' has to have from 1 to {MAX_INPUTS} texts, not {len(inputs)}")
-    for index, text in enumerate(inputs):
-        if not text:
-            raise RequestError(f"text {index} is empty")
-    return inputs

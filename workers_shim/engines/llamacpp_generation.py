@@ -80,7 +80,7 @@ class ChunkReader:
             yield from self._read_choice(chunk, choice)
         if usage := chunk.get("usage"):
             counts = Usage(usage["prompt_tokens"] - self._had, usage["completion_tokens"] + self._had)
-            yield Chunk(usage=counts, payload=self._payload(chunk) if self._wants_usage else None)
+            yield Chunk(usage=counts)
 
     def _read_choice(self, chunk: dict[str, Any], choice: dict[str, Any]) -> Iterator[str | Chunk]:
         finish_reason = choice.get("finish_reason")
@@ -99,12 +99,6 @@ class ChunkReader:
         """Without what is llama.cpp's own: its time, and a path of this machine for a name."""
         own = {name: value for name, value in chunk.items() if name != "timings"}
         return msgspec.json.encode(own | {"model": self._request.model})
-
-    @property
-    def _wants_usage(self) -> bool:
-        options = self._request.parameters.get("stream_options")
-        wanted = isinstance(options, dict) and bool(options.get("include_usage"))
-        return wanted and self._as_they_come and self._request.parameters.get("n") in (None, 1)
 
 
 def only_the_end(item: str | Chunk) -> str | Chunk:

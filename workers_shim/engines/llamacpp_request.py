@@ -49,7 +49,7 @@ def body_of(request: Request, *, sees_images: bool) -> dict[str, Any]:
             body[name] = value
     if request.messages is None:
         if request.prompt is None:
-            raise RequestError(f"model {request.model!r} takes one prompt a request, as text")
+            raise RequestError(f"model {request.model!r} takes prompts as text, not as token numbers")
         body["prompt"] = request.prompt + request.resume_text
     else:
         body["messages"] = _continued(request.messages, request.resume_text)

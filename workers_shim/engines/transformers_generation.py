@@ -14,7 +14,7 @@ from workers_shim import Request
 from workers_shim.engines.transformers_checkpoint import Checkpoint
 from workers_shim.engines.transformers_prompt import Prompt
 
-_SIGN_OF_LIFE = 1.0
+SIGN_OF_LIFE = 1.0
 """Seconds between two of them, while a long prompt is read."""
 
 
@@ -77,7 +77,7 @@ class Generation(BaseStreamer):  # type: ignore[misc]  # the library is not ther
     def _before_layer(self, *_: Any) -> None:
         self._raise_if_stopped()
         now = time.monotonic()
-        if now - self._last_sign >= _SIGN_OF_LIFE:
+        if now - self._last_sign >= SIGN_OF_LIFE:
             self._last_sign = now
             self._queue.put(None)
 

@@ -57,7 +57,7 @@ def _images_of(checkpoint: Checkpoint, request: Request) -> list[Any]:
 
 def _text_of(checkpoint: Checkpoint, request: Request) -> str:
     if request.prompt is None:
-        raise RequestError(f"model {request.model!r} takes one prompt a request, as text")
+        raise RequestError(f"model {request.model!r} takes prompts as text, not as token numbers")
     if checkpoint.processor is None:
         return request.prompt
     return request.prompt.replace(LLAVA_IMAGE, checkpoint.image_mark)
