@@ -1,8 +1,5 @@
 """The llama.cpp engine with a projector: images in chats. Untaught as its eyes are, answers depend on what they see."""
 
-import base64
-import struct
-import zlib
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -10,6 +7,7 @@ from typing import Any
 import pytest
 
 from broker_wire.messages import FailureKind
+from tests.integration.llamacpp_images import BLUE, LANGUAGE_WIDTH, RED, chat_about
 from tests.integration.llamacpp_runs import answer, load_engine, serving, usage_of
 from tests.integration.tiny_projector import IMAGE_TOKENS, write_projector
 from tests.unit.engine_runs import had_after
@@ -17,29 +15,7 @@ from workers_shim import Worker
 from workers_shim.engines import llamacpp
 from workers_shim.execution import EngineExecutor
 
-LANGUAGE_WIDTH = 576
-"""Of SmolLM2-135M."""
 HOW: dict[str, Any] = {"temperature": 0, "max_tokens": 10}
-
-
-def png(color: tuple[int, int, int], width: int = 40, height: int = 30) -> str:
-    """A data URL."""
-
-    def part(kind: bytes, data: bytes) -> bytes:
-        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
-
-    rows = (b"\0" + bytes(color) * width) * height
-    head = part(b"IHDR", struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0))
-    data = b"\x89PNG\r\n\x1a\n" + head + part(b"IDAT", zlib.compress(rows)) + part(b"IEND", b"")
-    return "data:image/png;base64," + base64.b64encode(data).decode()
-
-
-RED, BLUE = png((255, 0, 0)), png((0, 0, 255))
-
-
-def chat_about(*urls: str) -> list[dict[str, Any]]:
-    images = [{"type": "image_url", "image_url": {"url": url}} for url in urls]
-    return [{"role": "user", "content": [{"type": "text", "text": "Say what is in"}, *images]}]
 
 
 @pytest.fixture(scope="module")
