@@ -1,6 +1,6 @@
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help setup setup-tests demo test test-unit test-clients test-faults soak lint types imports fuzz test-compose bench clean
+.PHONY: help setup setup-tests demo test test-unit test-clients test-faults test-transformers soak lint types imports fuzz test-compose bench clean
 
 BIN := .venv/bin
 PYTHON ?= python3
@@ -8,7 +8,7 @@ QUESTION ?=
 ENGINE ?=
 
 help: ## show this list
-	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 22
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 26
 
 setup: ## install RabbitMQ if it is missing, and make .venv with everything in it
 	@PYTHON="$(PYTHON)" scripts/setup.sh
@@ -34,6 +34,10 @@ test-unit: setup ## run the tests that need no broker
 test-clients: setup ## ask a fleet by LangChain, LiteLLM and instructor, in a .venv-clients of their own
 	@PYTHON="$(PYTHON)" scripts/setup-clients.sh
 	.venv-clients/bin/pytest -W ignore tests/clients
+
+test-transformers: setup ## test the engine transformers on the CPU, in a .venv-transformers of its own (torch: some GB)
+	@PYTHON="$(PYTHON)" scripts/setup-transformers.sh
+	.venv-transformers/bin/pytest tests/transformers
 
 test-faults: export FAULTS_SETTINGS := default
 test-faults: setup-tests ## kill, freeze and restart every part under load, with the default settings; print what came of it
@@ -64,5 +68,5 @@ bench: setup ## measure the chain against an engine without a proxy, and print o
 	$(BIN)/python -m benchmarks
 
 clean: ## remove .venv and all caches
-	rm -rf .venv .venv-clients .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache dist build *.egg-info
+	rm -rf .venv .venv-clients .venv-transformers .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache dist build *.egg-info
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

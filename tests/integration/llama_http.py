@@ -11,7 +11,7 @@ from tests.processes import Process, Processes
 from tests.waiting import eventually_sync
 
 pytest.importorskip("xllamacpp", reason="llama.cpp is not installed (the extra llamacpp)")
-from workers_shim.engines.llamacpp import find_default_model
+from workers_shim.engines.llamacpp_server import find_default_model
 
 MODEL = "smol"
 QUESTION = [{"role": "user", "content": "Tell me about gravity in two sentences."}]

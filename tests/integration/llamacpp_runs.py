@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import json
 from collections.abc import AsyncIterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -12,46 +13,50 @@ from broker_controller.assembler import Assembler
 from broker_wire.messages import Operation, Usage
 from tests.unit.fake_stream import PATIENCE, FakeStream, assignment
 from workers_shim.execution import EngineExecutor
-from workers_shim.served_model import serve
+from workers_shim.served_model import ResumeChoice, serve
 
 pytest.importorskip("xllamacpp", reason="llama.cpp is not installed (the extra llamacpp)")
 from workers_shim.engines import llamacpp
+from workers_shim.engines.llamacpp_embeddings import LlamaCppEmbeddings
+from workers_shim.engines.llamacpp_server import find_default_model
 
 CONTEXT = 1024
 COUNT = "1, 2, 3, 4, 5, 6,"
 QUESTION = [{"role": "user", "content": "Tell me about gravity in two sentences."}]
 
 
-def load_engine() -> llamacpp.LlamaCpp:
-    """With two slots. Skips the test where no model is installed."""
+def model_file() -> Path:
+    """Skips the test where no model is installed."""
     try:
-        path = llamacpp.find_default_model()
+        return find_default_model()
     except ValueError as error:
         pytest.skip(str(error))
-    return llamacpp.LlamaCpp.load(path, slots=2, context_length=CONTEXT)
+
+
+def load_engine(**how: Any) -> llamacpp.LlamaCpp:
+    """With two slots."""
+    return llamacpp.LlamaCpp.load(model_file(), slots=2, context_length=CONTEXT, **how)
 
 
 @contextlib.asynccontextmanager
-async def serving(engine: llamacpp.LlamaCpp) -> AsyncIterator[EngineExecutor]:
+async def serving(
+    engine: llamacpp.LlamaCpp | LlamaCppEmbeddings, resume: ResumeChoice = llamacpp.resume_of
+) -> AsyncIterator[EngineExecutor]:
     """As the model `m`."""
     executor = EngineExecutor()
-    executor.add(
-        serve(
-            "m",
-            engine.generate,
-            abilities=["chat", "completion"],
-            context_length=CONTEXT,
-            resume=llamacpp.resume_of,
-            shared_loop=False,
-        )
-    )
+    how: dict[str, Any] = {"abilities": ["chat", "completion"], "context_length": CONTEXT, "resume": resume}
+    executor.add(serve("m", engine.generate, shared_loop=False, **how))
     yield executor
     assert await executor.aclose(PATIENCE), "the engine has not come back"
 
 
 def start(executor: EngineExecutor, *, had: Assembler | None = None, **body: Any) -> FakeStream:
     """`had`: what the client has of the answer."""
-    operation = Operation.CHAT if "messages" in body else Operation.COMPLETION
+    operation = Operation.COMPLETION
+    if "messages" in body:
+        operation = Operation.CHAT
+    elif "input" in body:
+        operation = Operation.EMBEDDING
     stream = FakeStream()
     had = had or Assembler()
     given = assignment(

@@ -11,6 +11,7 @@ from tests.unit.engine_runs import had_after
 from workers_shim import Chunk, Request
 from workers_shim.engines import llamacpp
 from workers_shim.engines.llamacpp_generation import Generation
+from workers_shim.engines.llamacpp_request import RANDOM_SEED
 from workers_shim.execution import EngineExecutor
 
 SCHEMA = {
@@ -160,7 +161,7 @@ async def test_a_seed_that_means_any_is_the_same_at_every_attempt(
     for _ in range(2):
         await answer(executor, prompt=COUNT, max_tokens=1, seed=seed)
 
-    assert seeds[0] == seeds[1] != llamacpp.RANDOM_SEED
+    assert seeds[0] == seeds[1] != RANDOM_SEED
 
 
 @pytest.mark.parametrize(
@@ -168,6 +169,8 @@ async def test_a_seed_that_means_any_is_the_same_at_every_attempt(
     [
         ({}, ["prefix", "replay"]),
         ({"logprobs": True}, ["prefix", "replay"]),
+        ({"n": 1}, ["prefix", "replay"]),
+        ({"n": 2}, ["replay"]),
         ({"tools": [{"type": "function"}]}, ["replay"]),
         ({"response_format": {"type": "json_object"}}, ["replay"]),
     ],

@@ -105,6 +105,8 @@ def test_an_empty_address_of_the_broker_is_one_not_given(
         (["echo", "--model", "a", "--grace", "0"], "grace has to be more than 0"),
         (["llamacpp", "--gguf", "/no/such.gguf"], "there is no model file /no/such.gguf"),
         (["llamacpp", "--gguf", __file__], "is not a GGUF file"),
+        (["llamacpp", "--mmproj", "a.gguf", "--embeddings", "mean"], "leave it, or --embeddings, out"),
+        (["transformers", "--model", "a"], "say which model to load: --model-path PATH"),
         (["run", "nothing"], "my_module:worker"),
         (["run", "no_such_module_at_all:worker"], "there is no module 'no_such_module_at_all'"),
         (["run", "no_such_module_at_all.inside:worker"], "there is no module 'no_such_module_at_all.inside'"),
@@ -231,6 +233,17 @@ def test_what_a_users_module_lacks_itself_is_not_hidden(tmp_path: Path, monkeypa
 
     with pytest.raises(ModuleNotFoundError, match="something_not_installed"):
         cli.main(["run", "worker_that_lacks:worker"])
+
+
+def test_an_engine_says_what_it_lacks(
+    monkeypatch: pytest.MonkeyPatch, started: list[Worker], capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setitem(sys.modules, "torch", None)
+
+    assert cli.main(["transformers", "--model-path", "/no/such"]) == 2
+
+    assert not started
+    assert "pip install 'broker-controller[transformers]'" in capsys.readouterr().err
 
 
 def test_help_is_grouped(capsys: pytest.CaptureFixture[str]) -> None:

@@ -9,6 +9,7 @@ from workers_shim.commands.http import HTTP
 from workers_shim.commands.llamacpp import LLAMACPP
 from workers_shim.commands.openai import OPENAI
 from workers_shim.commands.run import RUN
+from workers_shim.commands.transformers import TRANSFORMERS
 
-COMMANDS: tuple[EngineCommand, ...] = (ECHO, LLAMACPP, OPENAI, HTTP, RUN)
+COMMANDS: tuple[EngineCommand, ...] = (ECHO, LLAMACPP, TRANSFORMERS, OPENAI, HTTP, RUN)
 """In the order of `--help`."""

@@ -15,8 +15,10 @@ _MAX_TEXT = 16 * 1024 * 1024
 """Bytes. A longer key or value means that the file is broken."""
 
 
-def read_context_length(path: Path) -> int | None:
-    """How many tokens the model was trained to see at once; None where the file does not say.
+def read_number(path: Path, ending: str) -> int | None:
+    """The value of the key with this ending, ".context_length" for one; None where the file does not say.
+
+    A key begins with the architecture's name: llama.context_length.
 
     Raises: ValueError when this is no GGUF file; OSError.
     """
@@ -28,8 +30,7 @@ def read_context_length(path: Path) -> int | None:
             for _ in range(entries):
                 key = _read_text(file)
                 value = _read_value(file)
-                # The key begins with the architecture's name: llama.context_length.
-                if key.endswith(b".context_length") and isinstance(value, int):
+                if key.endswith(ending.encode()) and isinstance(value, int):
                     return value
     except (struct.error, KeyError) as error:
         raise ValueError(f"{path} is not a complete GGUF file") from error

@@ -3,7 +3,7 @@
 import queue
 import threading
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, NoReturn
 
 import msgspec
 
@@ -52,35 +52,53 @@ class Generation:
         return self._stopped or self._request.cancelled
 
 
-def read_chunk(chunk: dict[str, Any], had: int) -> Iterator[str | Chunk]:
-    """A chunk of llama.cpp's, as our own.
+class ChunkReader:
+    """llama.cpp's chunks of one choice, as our own.
 
-    `had` is the number of tokens that belong to the answer, though they came with the prompt.
-
-    Raises: RequestError, RuntimeError.
+    Args:
+        had: the number of tokens that belong to the answer, though they came with the prompt.
+        index: which choice it is.
     """
-    if "error" in chunk:
-        _raise(chunk["error"])
-    if "prompt_progress" in chunk:
-        # An empty text is a sign of life.
-        yield ""
-        return
-    finish_reason = None
-    for choice in chunk["choices"]:
+
+    def __init__(self, request: Request, had: int, index: int = 0) -> None:
+        self._request = request
+        self._had = had
+        self._index = index
+        # All chunks of an answer with one such chunk are such chunks, from there on.
+        self._as_they_come = False
+
+    def read(self, chunk: dict[str, Any]) -> Iterator[str | Chunk]:
+        """Raises: RequestError, RuntimeError."""
+        if "error" in chunk:
+            raise_error(chunk["error"])
+        if "prompt_progress" in chunk:
+            # An empty text is a sign of life.
+            yield ""
+            return
+        for choice in chunk["choices"]:
+            choice["index"] = self._index
+            yield from self._read_choice(chunk, choice)
+        if usage := chunk.get("usage"):
+            counts = Usage(usage["prompt_tokens"] - self._had, usage["completion_tokens"] + self._had)
+            yield Chunk(usage=counts)
+
+    def _read_choice(self, chunk: dict[str, Any], choice: dict[str, Any]) -> Iterator[str | Chunk]:
         finish_reason = choice.get("finish_reason")
         delta = choice.get("delta") or {}
         text = delta.get("content") or choice.get("text") or ""
-        if delta.keys() - {"role", "content"}:
-            # Tool calls, and what else is not plain text.
-            yield Chunk(text, payload=msgspec.json.encode(chunk))
-        elif (logprobs := choice.get("logprobs")) is not None:
-            yield Chunk(text, logprobs=logprobs)
+        # Tool calls, and what else is not plain text.
+        self._as_they_come = self._as_they_come or bool(delta.keys() - {"role", "content"})
+        if self._as_they_come:
+            yield Chunk(text, finish_reason, payload=self._payload(chunk), index=self._index)
+        elif finish_reason is not None or choice.get("logprobs") is not None:
+            yield Chunk(text, finish_reason, logprobs=choice.get("logprobs"), index=self._index)
         elif text:
-            yield text
-    usage = chunk.get("usage")
-    if finish_reason or usage:
-        counts = usage and Usage(usage["prompt_tokens"] - had, usage["completion_tokens"] + had)
-        yield Chunk(finish_reason=finish_reason, usage=counts or None)
+            yield Chunk(text, index=self._index) if self._index else text
+
+    def _payload(self, chunk: dict[str, Any]) -> bytes:
+        """Without what is llama.cpp's own: its time, and a path of this machine for a name."""
+        own = {name: value for name, value in chunk.items() if name != "timings"}
+        return msgspec.json.encode(own | {"model": self._request.model})
 
 
 def only_the_end(item: str | Chunk) -> str | Chunk:
@@ -91,7 +109,8 @@ def only_the_end(item: str | Chunk) -> str | Chunk:
     return Chunk(finish_reason="length", usage=Usage(usage.prompt_tokens, usage.completion_tokens - 1))
 
 
-def _raise(error: dict[str, Any]) -> None:
+def raise_error(error: dict[str, Any]) -> NoReturn:
+    """Raises: RequestError, or RuntimeError for what is no fault of the request."""
     message = str(error.get("message", error))
     if 400 <= int(error.get("code", 500)) < 500:
         raise RequestError(message)

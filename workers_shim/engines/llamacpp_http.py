@@ -9,7 +9,7 @@ import signal
 import sys
 from pathlib import Path
 
-from workers_shim.engines.llamacpp import default_threads, find_default_model
+from workers_shim.engines.llamacpp_server import default_threads, find_default_model
 
 
 def main() -> int:

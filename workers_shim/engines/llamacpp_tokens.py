@@ -1,6 +1,6 @@
 """Counts a text's tokens by llama.cpp's own HTTP port: its Python binding has no other way to ask.
 
-Used by `llamacpp` when it goes on with an answer, which is rare.
+Used by `llamacpp` when it goes on with an answer, which is rare, and by `llamacpp_embeddings`.
 """
 
 import http.client
@@ -19,11 +19,14 @@ class TokenCounter:
         self._netloc = urlsplit(address).netloc
         self._secret = secret
 
-    def count(self, text: str) -> int:
-        """Raises: RuntimeError, OSError."""
+    def count(self, text: str, *, add_special: bool = False) -> int:
+        """`add_special`: those, too, that the model has around a text.
+
+        Raises: RuntimeError, OSError.
+        """
         connection = http.client.HTTPConnection(self._netloc, timeout=_TIMEOUT)
         try:
-            body = msgspec.json.encode({"content": text, "add_special": False})
+            body = msgspec.json.encode({"content": text, "add_special": add_special})
             headers = {"Authorization": f"Bearer {self._secret}", "Content-Type": "application/json"}
             connection.request("POST", "/tokenize", body, headers)
             response = connection.getresponse()
