@@ -4,6 +4,9 @@ One per request, used by `lifecycle`. Frames carry numbers; the answer is comple
 """
 
 from collections import defaultdict
+from collections.abc import Iterable
+
+from msgspec import structs
 
 from broker_wire.messages import End, Failed, Had, Piece, Texts
 from broker_wire.repetition import Digest, read_payload
@@ -71,6 +74,14 @@ class Assembler:
         if type(frame) is Piece:
             self._keep(frame)
         return True
+
+    def preload(self, items: Iterable[str | Piece]) -> None:
+        """What came at another controller, which is gone: the next frame goes on after it."""
+        for item in items:
+            if isinstance(item, str):
+                self.accept_texts(Texts(0, 0, self.next_seq, [item]))
+            else:
+                self.accept(structs.replace(item, seq=self.next_seq))
 
     @property
     def text(self) -> str:

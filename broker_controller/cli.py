@@ -22,6 +22,7 @@ from broker_controller.http.services import Services
 from broker_controller.local_broker import NoBrokerError, RunningBroker, local_broker
 from broker_controller.options import SettingError
 from broker_controller.private_node import PrivateNodeError
+from broker_controller.responses.config import KeepConfig
 from broker_controller.service import ControllerService, ServiceConfig
 from broker_controller.settings import Settings, parse
 from broker_wire.amqp.addresses import TLSFiles
@@ -106,6 +107,7 @@ class _Controller:
         try:
             yield
         finally:
+            await self._service.keeper.leave(self.server.time_left())
             task.cancel()
             await asyncio.gather(task, return_exceptions=True)
 
@@ -151,6 +153,12 @@ def _service_config(settings: Settings, broker: RunningBroker) -> ServiceConfig:
         http_worker_slots=settings.http_worker_slots,
         public_url=settings.public_url,
         parents=settings.parent,
+        keep=KeepConfig(
+            ttl=settings.response_ttl,
+            max_bytes=settings.response_bytes,
+            store_bytes=settings.response_store_bytes,
+            within=settings.request_timeout,
+        ),
     )
 
 
@@ -175,4 +183,5 @@ def _services(service: ControllerService, settings: Settings) -> Services:
         garbage=service.garbage,
         settings=settings,
         bridges=service.bridges,
+        keeper=service.keeper,
     )

@@ -3,6 +3,8 @@
 Asked by `gateway` for each request and by `/readyz`; the HTTP server says when the process is about to leave.
 """
 
+from collections.abc import Callable
+
 from broker_controller.errors import RETRY_AFTER, BrokerUnavailableError, ShuttingDownError
 from broker_controller.inflight_bytes import InflightBytes
 from broker_controller.links import Links
@@ -17,6 +19,8 @@ class Door:
         self.leaving = False
         """This controller is about to leave."""
         self._refusing = False
+        self.on_leave: list[Callable[[], None]] = []
+        """Told once, at the first `leave`."""
 
     @property
     def ready(self) -> bool:
@@ -25,7 +29,10 @@ class Door:
 
     def leave(self) -> None:
         """Be ready no more. What comes all the same is taken, until `refuse`."""
-        self.leaving = True
+        if not self.leaving:
+            self.leaving = True
+            for tell in self.on_leave:
+                tell()
 
     def refuse(self) -> None:
         """Take nothing new; what runs goes on."""

@@ -7,6 +7,8 @@
     │   ├── RequestTooLargeError
     │   ├── LoopError            it went round among controllers that are each other's workers
     │   └── EngineRefusedError   the engine says that it is the request's own fault
+    ├── ResponseNotFoundError    no response of this id is kept
+    │   └── PreviousResponseNotFoundError  one that a request goes on with
     ├── ModelNotFoundError       no worker serves this model
     ├── WorkerNotFoundError      an address names a worker that is not here
     ├── AddressRefusedError      an HTTP worker at an address that may not register
@@ -15,6 +17,7 @@
     ├── BrokerUnavailableError   the broker is away, or holds its publishers back
     ├── DeadlineError            the request's time is up
     ├── EngineError              the engine raised
+    ├── AnswerTooLargeError      the answer is larger than what is kept of one
     ├── WorkerLostError          the worker died, and the request could not move to another
     ├── PoisonError              the request was alone on each of several workers when they died
     ├── ShuttingDownError        this controller leaves
@@ -110,6 +113,14 @@ class EngineRefusedError(BadRequestError):
     """The engine refused the request: no worker could serve it."""
 
 
+class ResponseNotFoundError(ServiceError):
+    """No response of this id is kept."""
+
+
+class PreviousResponseNotFoundError(ResponseNotFoundError):
+    """The response that the request goes on with is not kept."""
+
+
 class ModelNotFoundError(ServiceError):
     """No worker serves this model."""
 
@@ -140,6 +151,10 @@ class DeadlineError(ServiceError):
 
 class EngineError(ServiceError):
     """The engine raised an error."""
+
+
+class AnswerTooLargeError(ServiceError):
+    """The answer of a response in the background is larger than what is kept of one."""
 
 
 class WorkerLostError(ServiceError):
@@ -184,6 +199,10 @@ MEANINGS: dict[type[ServiceError], Meaning] = {
     ),
     LoopError: Meaning(HTTPStatus.LOOP_DETECTED, "invalid_request_error", "loop_detected", 1, False),
     EngineRefusedError: Meaning(HTTPStatus.BAD_REQUEST, "invalid_request_error", "engine_refused", 1, False),
+    ResponseNotFoundError: Meaning(HTTPStatus.NOT_FOUND, "invalid_request_error", "response_not_found", 1, False),
+    PreviousResponseNotFoundError: Meaning(
+        HTTPStatus.BAD_REQUEST, "invalid_request_error", "previous_response_not_found", 1, False
+    ),
     ModelNotFoundError: Meaning(HTTPStatus.NOT_FOUND, "invalid_request_error", "model_not_found", 2, True),
     WorkerNotFoundError: Meaning(HTTPStatus.NOT_FOUND, "invalid_request_error", "worker_not_found", 2, True),
     AddressRefusedError: Meaning(HTTPStatus.FORBIDDEN, "permission_error", "address_refused", 1, False),
@@ -192,6 +211,7 @@ MEANINGS: dict[type[ServiceError], Meaning] = {
     BrokerUnavailableError: Meaning(HTTPStatus.SERVICE_UNAVAILABLE, "server_error", "broker_unavailable", 3, True),
     DeadlineError: Meaning(HTTPStatus.GATEWAY_TIMEOUT, "server_error", "deadline_exceeded", 3, True),
     EngineError: Meaning(HTTPStatus.INTERNAL_SERVER_ERROR, "server_error", "engine_error", 1, False),
+    AnswerTooLargeError: Meaning(HTTPStatus.INTERNAL_SERVER_ERROR, "server_error", "answer_too_large", 1, False),
     WorkerLostError: Meaning(HTTPStatus.BAD_GATEWAY, "server_error", "worker_lost", 3, True),
     PoisonError: Meaning(HTTPStatus.INTERNAL_SERVER_ERROR, "server_error", "killed_workers", 3, False),
     ShuttingDownError: Meaning(HTTPStatus.SERVICE_UNAVAILABLE, "server_error", "shutting_down", 3, True),
@@ -206,6 +226,8 @@ REMEDIES: dict[type[ServiceError], str] = {
     RequestTooLargeError: "Send less, or smaller images.",
     LoopError: "Look at which controllers are workers of which: docs/nesting.md.",
     EngineRefusedError: "Correct what the engine complains of.",
+    ResponseNotFoundError: "Ask again: responses are kept for the controller's --response-ttl, and less under load.",
+    PreviousResponseNotFoundError: "Send the whole conversation as the input.",
     ModelNotFoundError: "Ask for a model that is served, or start a worker with this one.",
     WorkerNotFoundError: "Ask for the model instead of one worker.",
     AddressRefusedError: "Allow the address with the controller's --allow-http-workers.",
@@ -214,6 +236,7 @@ REMEDIES: dict[type[ServiceError], str] = {
     BrokerUnavailableError: "The controller's page /readyz tells when requests are taken again.",
     DeadlineError: "Ask for less, add workers, or raise the controller's --request-timeout.",
     EngineError: "Look at the worker's log under the request's id.",
+    AnswerTooLargeError: "Ask for less, or raise the controller's --response-bytes.",
     WorkerLostError: "Send the request again.",
     PoisonError: "Do not send it again; look at the logs of these workers.",
     ShuttingDownError: "Another controller may take it at once.",

@@ -7,6 +7,7 @@ alone. A controller that starts asks everybody at once.
 import asyncio
 import logging
 import time
+from collections.abc import Callable
 
 from broker_controller.bridge import Bridges
 from broker_controller.controller import Controller
@@ -25,6 +26,7 @@ from broker_wire.messages import (
     Goodbye,
     Heartbeat,
     Introduce,
+    KeepsResponses,
     Obituary,
     Refuse,
     RollCall,
@@ -63,6 +65,8 @@ class Fleet:
         self._gateway = gateway
         self._links = links
         self._garbage = garbage
+        self.on_keeps_responses: Callable[[], None] = lambda: None
+        """Another controller, or this one, has made the log of responses."""
         self._bridges = bridges
         self._check_interval = check_interval
         self._asked: dict[str, float] = {}
@@ -163,6 +167,8 @@ class Fleet:
                 self._bridges.on_upstream_registration(message)
             case UpstreamHeartbeat():
                 self._bridges.on_upstream_heartbeat(message)
+            case KeepsResponses():
+                self.on_keeps_responses()
 
     def _lose(self, obituary: Obituary) -> None:
         is_known = self._registry.apply_obituary(obituary, self._gateway.watched())

@@ -112,8 +112,9 @@ class Gateway:
             limits=self._limits.for_model(submission.model),
             resume=submission.resume,
         )
+        life.answer.preload(submission.had)
         stream = GenerationStream(life, on_cancel=self._cancel, on_flow=self._slow_readers.set_flow)
-        self.inflight.on_taken(stream, len(submission.body))
+        self.inflight.on_taken(stream, len(submission.body) + life.answer.size)
         self._requests[number] = submission
         self.streams[number] = stream
         self._idle.clear()

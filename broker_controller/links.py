@@ -16,7 +16,7 @@ from broker_wire.amqp.connection import Connection, Session
 from broker_wire.amqp.declare import declare_topology
 from broker_wire.amqp.delivery import Delivery
 from broker_wire.errors import BrokerError, NotConnectedError
-from broker_wire.messages import ControlMessage, FleetMessage, Generate
+from broker_wire.messages import Batch, ControlMessage, FleetMessage, Generate, KeptMessage
 from broker_wire.topology import Queue, Topology
 
 _log = logging.getLogger(__name__)
@@ -130,6 +130,37 @@ class Links:
     ) -> None:
         """Publish a control message. Without a connection it is dropped: every rule of the protocol survives that."""
         self._send(self.topology.control, key, message, on_outcome)
+
+    def send_kept(self, key: str, message: KeptMessage, on_outcome: Callable[[Outcome], None]) -> None:
+        """Publish to the log of responses, or to their jobs; it outlives the broker's restart.
+
+        Raises: NotConnectedError, MessageTooLargeError.
+        """
+        self._channel().publish(
+            self.topology.responses,
+            key,
+            codec.encode(message),
+            type=codec.type_of(message),
+            mandatory=True,
+            persistent=True,
+            on_outcome=on_outcome,
+        )
+
+    def look_for_controller(self, controller: str, on_outcome: Callable[[Outcome], None]) -> None:
+        """Send a controller an empty batch: returned where it has no reply queue. Raises: NotConnectedError."""
+        self._channel().publish(
+            self.topology.replies,
+            controller,
+            codec.encode(Batch("", [])),
+            type=codec.type_of(Batch),
+            mandatory=True,
+            on_outcome=on_outcome,
+        )
+
+    @property
+    def congested(self) -> bool:
+        """More is under way to the broker than it takes, or there is no connection."""
+        return self._sending is None or self._sending.congested
 
     def send_fleet(self, key: str, message: FleetMessage) -> None:
         """Publish what concerns all controllers."""

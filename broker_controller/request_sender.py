@@ -16,7 +16,7 @@ from broker_controller.session_key import SessionKey
 from broker_controller.watched_clock import WatchedClock
 from broker_wire.amqp.channel import Outcome
 from broker_wire.errors import MessageTooLargeError, NotConnectedError
-from broker_wire.messages import Generate, Operation, ResumeMode
+from broker_wire.messages import Generate, Operation, Piece, ResumeMode
 from broker_wire.topology import Topology
 
 _log = logging.getLogger(__name__)
@@ -38,6 +38,8 @@ class Submission(Struct, frozen=True):
     resume: ResumeMode | None = None
     session: SessionKey | None = None
     hops: int = 0
+    had: tuple[str | Piece, ...] = ()
+    """What another controller's client has of the answer already: a worker goes on after it."""
 
 
 class RequestSender:

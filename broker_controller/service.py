@@ -22,6 +22,8 @@ from broker_controller.nesting import LoopGuard
 from broker_controller.parents import Parents
 from broker_controller.queue_watch import QueueWatch
 from broker_controller.reply_reader import ReplyReader
+from broker_controller.responses.config import KeepConfig
+from broker_controller.responses.keeper import Keeper
 from broker_controller.watched_clock import WatchedClock
 from broker_wire.amqp.addresses import TLSFiles, parse_broker_url
 from broker_wire.garbage import GarbageBin
@@ -39,6 +41,7 @@ class ServiceConfig(Struct, frozen=True):
         http_worker_slots: requests that each of them is given at once.
         public_url: where clients reach this controller, and its name at its parents.
         parents: controllers that this one is a worker of.
+        keep: what is kept of responses.
     """
 
     broker_url: str
@@ -54,6 +57,7 @@ class ServiceConfig(Struct, frozen=True):
     http_worker_slots: int = 5
     public_url: str | None = None
     parents: tuple[str, ...] = ()
+    keep: KeepConfig = KeepConfig()
 
 
 class ControllerService:
@@ -105,6 +109,8 @@ class ControllerService:
             bridges=self.bridges,
             check_interval=config.check_interval,
         )
+        self.keeper = Keeper(self.gateway, self.links, self.controller.registry, self.garbage, config.keep)
+        self.fleet.on_keeps_responses = self.keeper.join
 
         self.parents = Parents(
             config.parents,
@@ -123,3 +129,4 @@ class ControllerService:
             tasks.create_task(self.bridges.run(), name="bridges")
             tasks.create_task(self.queues.run(), name="queue lengths")
             tasks.create_task(self.parents.run(), name="parents")
+            tasks.create_task(self.keeper.run(), name="kept responses")

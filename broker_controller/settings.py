@@ -17,6 +17,7 @@ from broker_controller.dispatch import DispatchMethod
 from broker_controller.image_urls import parse_hosts
 from broker_controller.log import LEVELS
 from broker_controller.options import ENVIRONMENT_PREFIX, Options, SettingError
+from broker_controller.responses.config import KeepConfig
 from broker_wire.topology import QueueBounds, QueueType, Topology, check_model_name
 
 MAX_SECONDS = 366 * 24 * 3600.0
@@ -75,6 +76,9 @@ class Settings(Struct, frozen=True):
     queue_type: QueueType = QueueBounds().type
     max_body_bytes: int = MAX_BODY_BYTES
     max_inflight_bytes: int = 1024 * 1024 * 1024
+    response_ttl: float = KeepConfig().ttl
+    response_bytes: int = KeepConfig().max_bytes
+    response_store_bytes: int = KeepConfig().store_bytes
     allow_http_workers: tuple[Network, ...] = LOOPBACK
     http_worker_slots: int = 5
     allow_image_url: tuple[str, ...] = ()
@@ -163,6 +167,11 @@ def _declare(options: Options) -> None:
     add("--max-body-bytes", _count, "N", f"bytes of one request ({default.max_body_bytes})")
     add("--max-inflight-bytes", _count, "N", f"bytes of all requests and answers ({default.max_inflight_bytes})")
     add("--allow-image-url", parse_hosts, "HOSTS", "whose images may be named by URL, as h.org,*.net (none)", "extend")
+
+    options.begin("Kept responses")
+    add("--response-ttl", _seconds, "S", f"that one is kept after its end ({default.response_ttl:g})")
+    add("--response-bytes", _count, "N", f"bytes of one: its conversation and its answer ({default.response_bytes})")
+    add("--response-store-bytes", _count, "N", f"bytes of all ({default.response_store_bytes})")
 
     options.begin("Old HTTP workers")
     add("--allow-http-workers", _networks, "NETWORKS", "which may register, comma-separated (loopback)", "extend")

@@ -14,6 +14,7 @@ from broker_wire.messages import (
     Announce,
     ControlMessage,
     FleetMessage,
+    KeptMessage,
     ReplyMessage,
     RequestMessage,
 )
@@ -28,6 +29,7 @@ _encoder = msgspec.msgpack.Encoder()
 _fleet: msgspec.msgpack.Decoder[FleetMessage] = msgspec.msgpack.Decoder(FleetMessage)
 _request: msgspec.msgpack.Decoder[RequestMessage] = msgspec.msgpack.Decoder(RequestMessage)
 _control: msgspec.msgpack.Decoder[ControlMessage] = msgspec.msgpack.Decoder(ControlMessage)
+_kept: msgspec.msgpack.Decoder[KeptMessage] = msgspec.msgpack.Decoder(KeptMessage)
 _reply: msgspec.msgpack.Decoder[ReplyMessage] = msgspec.msgpack.Decoder(ReplyMessage)
 
 
@@ -68,6 +70,11 @@ def decode_control(body: bytes, content_type: str | None) -> ControlMessage:
 def decode_reply(body: bytes, content_type: str | None) -> ReplyMessage:
     """Raises: IncompatibleError, GarbageError."""
     return _decode(_reply, body, content_type)
+
+
+def decode_kept(body: bytes, content_type: str | None) -> KeptMessage:
+    """Raises: IncompatibleError, GarbageError."""
+    return _decode(_kept, body, content_type)
 
 
 def recognise_stranger(body: bytes, message_type: str | None) -> Stranger | None:

@@ -6,10 +6,13 @@ requests (direct)   model.<model>  -> queue model.<model>          who has a fre
                     pinned.<name>  -> queue pinned.<name>          this worker or none
 replies  (direct)   <controller>   -> server-named queue           one a controller process
 control  (direct)   all, model.<model>, instance.<id>, will.<id>   -> server-named queue of each worker
+responses (direct)  log   -> stream responses.log     what controllers keep of responses; each reads all
+                    jobs  -> queue responses.jobs     responses in the background; one controller takes each
 fleet    (topic)    <kind>.<worker>                                -> server-named queue of each controller
 """
 
 import hashlib
+import math
 import re
 from enum import StrEnum
 from typing import Any
@@ -84,6 +87,18 @@ class QueueBounds(Struct, frozen=True):
     type: QueueType = QueueType.CLASSIC
 
 
+class KeepBounds(Struct, frozen=True):
+    """Of the log of kept responses: settings of the controllers, and whoever comes first declares it.
+
+    Attributes:
+        max_bytes: of the log.
+        max_age: seconds after which the broker may drop what is in it.
+    """
+
+    max_bytes: int = 256 * 1024 * 1024
+    max_age: float = 1_260.0
+
+
 class Queue(Struct, frozen=True):
     """A queue to declare and its one binding. An empty `name` lets the broker choose."""
 
@@ -105,6 +120,12 @@ REPLY_QUEUE_EXPIRES = 60.0
 REPLY_QUEUE_LENGTH = 50_000
 FLEET_QUEUE_LENGTH = 50_000
 CONTROL_QUEUE_LENGTH = 20_000
+# Jobs are not waited for longer by anybody: a request's time is up before.
+JOBS_QUEUE_EXPIRES = 24 * 3600.0
+JOBS_QUEUE_LENGTH = 100_000
+# A stream is dropped from by whole segments; by default they have 500 MB.
+LOG_SEGMENTS = 16
+MIN_SEGMENT_BYTES = 1024 * 1024
 # RabbitMQ 3.12 and later: a delivery may stay unacked this long. Our own deadlines are below it.
 CONSUMER_TIMEOUT = 24 * 3600.0
 
@@ -122,6 +143,7 @@ class Topology:
         self.replies = f"{prefix}.replies"
         self.control = f"{prefix}.control"
         self.fleet = f"{prefix}.fleet"
+        self.responses = f"{prefix}.responses"
 
     def exchanges(self) -> dict[str, str]:
         """Every exchange and its type; all are durable."""
@@ -207,6 +229,32 @@ class Topology:
         name = f"bridge.{_digest(worker)}"
         return Queue(f"{self.prefix}.{name}", self.control, name, {"x-max-length": 1}, exclusive=True)
 
+    def log_queue(self, bounds: KeepBounds, number: int = 0) -> Queue:
+        """What all controllers keep of responses: a stream, which each reads from where it wants, and which stays.
+
+        `number`: another one takes its place when it is down; with the same key, so that both get what comes.
+        """
+        arguments = {
+            "x-queue-type": "stream",
+            "x-max-length-bytes": bounds.max_bytes,
+            "x-max-age": f"{math.ceil(bounds.max_age)}s",
+            "x-stream-max-segment-size-bytes": max(MIN_SEGMENT_BYTES, bounds.max_bytes // LOG_SEGMENTS),
+        }
+        name = f"{self.prefix}.responses.log" + (f".{number}" if number else "")
+        return Queue(name, self.responses, self.log_key, arguments)
+
+    def jobs_queue(self) -> Queue:
+        """Responses in the background. Whoever takes one holds it until it is over; if he dies, it is another's."""
+        arguments: dict[str, Any] = {
+            "x-max-length": JOBS_QUEUE_LENGTH,
+            "x-overflow": "reject-publish",
+            "x-expires": _milliseconds(JOBS_QUEUE_EXPIRES),
+            "x-consumer-timeout": _milliseconds(CONSUMER_TIMEOUT),
+        }
+        if self.bounds.type is QueueType.QUORUM:
+            arguments |= {"x-queue-type": "quorum", "x-delivery-limit": -1}
+        return Queue(f"{self.prefix}.responses.jobs", self.responses, self.jobs_key, arguments)
+
     @staticmethod
     def fleet_key(kind: str, worker: str) -> str:
         """Routing key on `fleet`; kind is the message's tag, or `first` for a process's first announce."""
@@ -227,6 +275,8 @@ class Topology:
         """On `control`: the queue that holds this worker's obituary."""
         return f"will.{instance}"
 
+    log_key, jobs_key = "log", "jobs"
+    """On `responses`."""
     all_workers_key = "all"
     nobody_key = "nobody"
     """On `control`: no queue is bound with it. A controller sends there to learn whether the broker has an alarm."""

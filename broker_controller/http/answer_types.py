@@ -9,6 +9,7 @@ from typing import Any, Literal
 from msgspec import UNSET, Struct, UnsetType
 
 from broker_controller.dispatch import DispatchMethod
+from broker_controller.http.response_types import DeletedResponse, InputItems, ResponseEvent, ResponseObject
 from broker_controller.process_facts import ProcessFacts
 from broker_controller.waiting_line import WaitingRequest
 from broker_controller.worker_record import WorkerView
@@ -268,6 +269,14 @@ class StreamCounts(Struct, frozen=True):
     waiting_requests: list[WaitingRequest]
 
 
+class KeptCounts(Struct, frozen=True):
+    """Responses that this controller knows of, their bytes, and those that it runs in the background."""
+
+    kept: int
+    bytes: int
+    running: int
+
+
 class Status(Struct, frozen=True):
     """All that an operator asks for. `garbage`: messages that were none, by the place where they came."""
 
@@ -277,12 +286,14 @@ class Status(Struct, frozen=True):
     http_workers: list[HttpWorkerFacts]
     models: list[ModelFacts]
     streams: StreamCounts
+    responses: KeptCounts
     garbage: dict[str, int]
     process: ProcessFacts
 
 
 ANSWERS = (
     OpenAIError, ChatCompletion, ChatChunk, Completion, EmbeddingList, ModelObject, ModelList,
+    ResponseObject, ResponseEvent, DeletedResponse, InputItems,
     GeneratedText, WorkerStatusAnswer, FleetStatusAnswer, ModelNames, WorkerAddress, Existence, Detail,
     Health, Readiness, Status,
 )  # fmt: skip

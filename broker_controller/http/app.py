@@ -17,6 +17,7 @@ from broker_controller.http.errors import answer_for_error
 from broker_controller.http.llava import llava_routes
 from broker_controller.http.openai import models_router, openai_routes
 from broker_controller.http.operations import operations_router
+from broker_controller.http.responses import response_routes
 from broker_controller.http.services import Services
 from broker_controller.http.shortcut import Shortcut
 from broker_controller.http.worker import worker_routes
@@ -39,7 +40,12 @@ def create_app(services: Services, lifespan: Lifespan | None = None) -> FastAPI:
         lifespan=lifespan,
         redirect_slashes=False,
     )
-    calls = [*openai_routes(services), *llava_routes(services), *worker_routes(services)]
+    calls = [
+        *openai_routes(services),
+        *response_routes(services),
+        *llava_routes(services),
+        *worker_routes(services),
+    ]
     # Routes are tried in this order: before the docs' own, those that are asked most.
     app.router.routes[:0] = calls
     app.include_router(models_router(services))
@@ -47,7 +53,8 @@ def create_app(services: Services, lifespan: Lifespan | None = None) -> FastAPI:
     app.exception_handler(ServiceError)(_on_service_error)
     app.exception_handler(RequestValidationError)(_on_invalid_parameter)
     app.exception_handler(HTTPException)(_on_http_error)
-    app.add_middleware(Shortcut, direct={route.path: route.app for route in calls if not route.param_convertors})
+    direct = {route.path: route.app for route in calls if not route.param_convertors and route.methods == {"POST"}}
+    app.add_middleware(Shortcut, direct=direct)
     app.add_middleware(AccessLog)
     return app
 

@@ -52,6 +52,12 @@ class Call:
         path: str = self.scope["path"]
         return path
 
+    @property
+    def query(self) -> str:
+        """What follows the path's question mark."""
+        raw: bytes = self.scope["query_string"]
+        return raw.decode("latin-1")
+
     def path_parameter(self, name: str) -> str:
         """A part of the path that the route names."""
         value: str = self.scope["path_params"][name]

@@ -15,6 +15,7 @@ from broker_controller.errors import (
     EngineRefusedError,
     InternalError,
     ModelNotFoundError,
+    PreviousResponseNotFoundError,
     ServiceError,
     Subject,
     client_text,
@@ -40,13 +41,16 @@ ErrorStyle = Callable[[ServiceError], ErrorAnswer]
 """How a protocol says an error before the first byte of an answer."""
 
 
+_PARAMETERS = {ModelNotFoundError: "model", PreviousResponseNotFoundError: "previous_response_id"}
+
+
 def openai_error(error: ServiceError) -> bytes:
     """OpenAI's error object."""
     meaning = meaning_of(error)
     fields = {
         "message": client_text(error),
         "type": meaning.openai_type,
-        "param": "model" if isinstance(error, ModelNotFoundError) else None,
+        "param": next((name for kind, name in _PARAMETERS.items() if isinstance(error, kind)), None),
         "code": meaning.openai_code,
     }
     return msgspec.json.encode({"error": fields})

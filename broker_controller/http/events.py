@@ -3,7 +3,6 @@
 What is the same in all chunks of an answer is put together once; for a chunk of plain text only its text is encoded.
 """
 
-import math
 import secrets
 import time
 from collections.abc import Sequence
@@ -11,27 +10,19 @@ from collections.abc import Sequence
 import msgspec
 
 from broker_controller.errors import ServiceError
-from broker_controller.forecast import Outlook
+from broker_controller.http.comments import CommentWriter
 from broker_controller.http.errors import openai_error
 from broker_controller.http.foreign import ForeignChunks
-from broker_controller.http.origin import printable, start_comment
 from broker_controller.http.shapes import Shape
-from broker_controller.streams import StartInfo
 from broker_wire.messages import End, Piece, Usage
 
 _encode = msgspec.json.Encoder().encode
 
 DONE = b"data: [DONE]\n\n"
-HOLD = 5.0
-"""Seconds for which the status waits for a worker: longer, and a proxy or client may think nobody is here."""
 
 
-class EventWriter:
+class EventWriter(CommentWriter):
     """Writes one answer. `include_usage` as in the client's `stream_options`."""
-
-    content_type = b"text/event-stream; charset=utf-8"
-    hold = HOLD
-    bytes_per_second = None
 
     def __init__(self, shape: Shape, model: str, *, include_usage: bool) -> None:
         head = {
@@ -51,25 +42,6 @@ class EventWriter:
         self._ended: set[int] = set()
         self._foreign: ForeignChunks | None = None
         """The engine writes the chunks itself: role, end and usage are in its own."""
-
-    def keepalive(self, outlook: Outlook | None) -> bytes:
-        """A comment line, with the place in the queue where there is one."""
-        if outlook is None:
-            return b": waiting\n\n"
-        forecast = b"" if outlook.seconds is None else b" forecast=%ds" % math.ceil(outlook.seconds)
-        return b": waiting about place=%d of %d%b\n\n" % (outlook.place, outlook.length, forecast)
-
-    def leaves(self, worker: str) -> bytes:
-        """A comment line."""
-        return b": moving from=%b\n\n" % printable(worker)
-
-    def goes_on(self, start: StartInfo) -> bytes:
-        """A comment line."""
-        return b": moved worker=%b attempts=%d\n\n" % (printable(start.worker), start.attempts)
-
-    def came_from(self, start: StartInfo) -> bytes:
-        """A comment line."""
-        return b": %b\n\n" % start_comment(start)
 
     def encode(self, items: Sequence[str | Piece | End]) -> bytes:
         """One event for each chunk: clients count them."""

@@ -76,6 +76,7 @@ def _status(services: Services) -> dict[str, Any]:
         "http_workers": services.bridges.status(),
         "models": _models(services),
         "streams": services.gateway.status(),
+        "responses": services.keeper.status(),
         "garbage": dict(services.garbage.counts),
         "process": process_facts(),
     }

@@ -1,4 +1,4 @@
-"""A POST route whose endpoint is written on a `Call`, and which FastAPI's `/docs` shows all the same.
+"""A route whose endpoint is written on a `Call`, and which FastAPI's `/docs` shows all the same.
 
 FastAPI reads a body twice, by json and by pydantic; here its bytes reach the endpoint as they came.
 """
@@ -20,19 +20,21 @@ Endpoint = Callable[[Call], Awaitable[None]]
 class CallRoute(APIRoute):
     """One path. `style` is how its protocol says an error before the first byte of the answer."""
 
-    def __init__(self, path: str, endpoint: Endpoint, style: ErrorStyle, *, tag: str, docs: dict[str, Any]) -> None:
+    def __init__(
+        self, path: str, endpoint: Endpoint, style: ErrorStyle, *, tag: str, docs: dict[str, Any], method: str = "POST"
+    ) -> None:
         async def documented() -> None:
             """Never called: FastAPI looks at its parameters, of which there are none."""
 
         super().__init__(
             path,
             documented,
-            methods=["POST"],
+            methods=[method],
             name=path,
             tags=[tag],
             response_class=Response,
             openapi_extra=docs,
-            operation_id=path.strip("/").replace("/", "_").replace("{", "").replace("}", ""),
+            operation_id=_operation_id(method, path),
         )
         self._endpoint = endpoint
         self._style = style
@@ -47,3 +49,8 @@ class CallRoute(APIRoute):
             await call.respond(answer.status, answer.body, answer.content_type, answer.headers)
         except ClientLeftError:
             return
+
+
+def _operation_id(method: str, path: str) -> str:
+    name = path.strip("/").replace("/", "_").replace("{", "").replace("}", "")
+    return name if method == "POST" else f"{method.lower()}_{name}"

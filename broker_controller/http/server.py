@@ -8,6 +8,7 @@ import errno
 import logging
 import signal
 import socket
+import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
@@ -127,6 +128,7 @@ class Server(uvicorn.Server):
         super().__init__(config)
         self._gateway = gateway
         self._drain_timeout = drain_timeout
+        self._leave_until: float | None = None
         self._handshakes: list[asyncio.Task[None]] = []
         """With those who had connected when the port closed, and were not accepted yet."""
 
@@ -144,6 +146,12 @@ class Server(uvicorn.Server):
             _log.info("leaving streams=%d", len(self._gateway.streams))
             self._gateway.door.leave()
             self.should_exit = True
+
+    def time_left(self) -> float:
+        """Seconds of the time to drain that are left."""
+        if self.force_exit or self._leave_until is None:
+            return 0.0
+        return max(0.0, self._leave_until - time.monotonic())
 
     @contextmanager
     def capture_signals(self) -> Iterator[None]:
@@ -163,6 +171,7 @@ class Server(uvicorn.Server):
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         """As uvicorn's; but who is connected may ask once more, and what outlasts the time to drain is told so."""
         self._gateway.door.leave()
+        self._leave_until = time.monotonic() + self._drain_timeout
         timer = asyncio.get_running_loop().call_later(self._drain_timeout, self._end_streams)
         try:
             await self._close_port(sockets or [])

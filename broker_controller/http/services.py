@@ -20,6 +20,7 @@ from broker_controller.links import Links
 from broker_controller.nesting import read_hops
 from broker_controller.queue_watch import QueueWatch
 from broker_controller.request_sender import Submission
+from broker_controller.responses.keeper import Keeper
 from broker_controller.session_key import SessionKey, read_session
 from broker_controller.settings import Settings
 from broker_controller.streams import GenerationStream
@@ -43,6 +44,7 @@ class Services(Struct, frozen=True):
     garbage: GarbageBin
     bridges: Bridges
     settings: Settings
+    keeper: Keeper
 
     def fleet_status(self) -> dict[str, Any]:
         """The fleet as if it were one worker."""
@@ -63,11 +65,16 @@ class Services(Struct, frozen=True):
         Raises: ServiceError, ClientLeftError.
         """
         call.subject = Subject(call.request_id, stage=NOT_QUEUED)
-        hops = read_hops(call.header(_HOPS))
         body = await self.read_body(call)
         asked = read(body)
         model = check_model(asked.model)
         call.subject = Subject(call.request_id, model, NOT_QUEUED)
+        return asked, await self.submit(call, model, operation, body, worker)
+
+    async def submit(
+        self, call: Call, model: str, operation: Operation, body: bytes, worker: str | None = None
+    ) -> GenerationStream:
+        """Send a body on its way. Raises: ServiceError."""
         check_urls(body, self.settings.allow_image_url)
         submission = Submission(
             model=model,
@@ -78,9 +85,9 @@ class Services(Struct, frozen=True):
             pinned_worker=worker,
             resume=_wished_resume(call),
             session=self._session(call, model, body),
-            hops=hops,
+            hops=read_hops(call.header(_HOPS)),
         )
-        return asked, await self.gateway.submit(submission)
+        return await self.gateway.submit(submission)
 
     def _session(self, call: Call, model: str, body: bytes) -> SessionKey | None:
         """Read for the one dispatch method that asks for it: the body is gone through once more."""

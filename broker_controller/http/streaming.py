@@ -7,7 +7,7 @@ happens to every chunk of every client is here, and in the writers.
 import asyncio
 import logging
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 
 from broker_controller.errors import ServiceError
 from broker_controller.http.answer_writer import AnswerWriter, SideNotes
@@ -25,41 +25,52 @@ LAST_READ = 30.0
 MIN_REST = 0.002
 """Seconds; a shorter rest between two writes is not worth its timer."""
 
-_STREAM_HEADERS: list[Header] = [
+STREAM_HEADERS: list[Header] = [
     (b"cache-control", b"no-cache"),
     (b"x-accel-buffering", b"no"),  # nginx would collect the answer otherwise
 ]
 
 
-async def stream_answer(call: Call, stream: GenerationStream, writer: AnswerWriter) -> None:
+OnEnd = Callable[[], Awaitable[None]]
+
+
+async def _nothing() -> None: ...
+
+
+async def stream_answer(call: Call, stream: GenerationStream, writer: AnswerWriter, on_end: OnEnd = _nothing) -> None:
     """Write the whole answer. When the client leaves, or this is cancelled, the request is cancelled.
+
+    `on_end` is waited for when the answer is complete, before the last of it is written.
 
     Raises: ServiceError, if the request failed before a status was sent.
     """
     try:
         async with asyncio.timeout(max(0.0, stream.life.deadline - time.monotonic()) + LAST_READ):
-            await _stream(call, stream, writer)
+            await _stream(call, stream, writer, on_end)
     except TimeoutError:
         _log.warning("connection given up, its client does not read request=%s", call.request_id)
     finally:
         stream.cancel()
 
 
-async def _stream(call: Call, stream: GenerationStream, writer: AnswerWriter) -> None:
+async def _stream(call: Call, stream: GenerationStream, writer: AnswerWriter, on_end: OnEnd) -> None:
     with call.ended_by_client():
         waits = not await stream.wait_started(writer.hold)
         notes = SideNotes(stream, writer)
-        await call.start(200, [(b"content-type", writer.content_type), *_STREAM_HEADERS, *start_headers(stream)])
+        await call.start(200, [(b"content-type", writer.content_type), *STREAM_HEADERS, *start_headers(stream)])
         if waits:
             await call.write(notes.now())
         try:
-            await _write_chunks(call, stream, writer, notes)
+            await _write_chunks(call, stream, writer, notes, on_end)
         except ServiceError as error:
-            error.about(stream.life.subject)
-            await call.write(notes.last() + writer.fail(error), last=True)
+            data = notes.last() + writer.fail(error.about(stream.life.subject))
+            await on_end()
+            await call.write(data, last=True)
 
 
-async def _write_chunks(call: Call, stream: GenerationStream, writer: AnswerWriter, notes: SideNotes) -> None:
+async def _write_chunks(
+    call: Call, stream: GenerationStream, writer: AnswerWriter, notes: SideNotes, on_end: OnEnd
+) -> None:
     rate = writer.bytes_per_second
     while True:
         if not await stream.wait(KEEPALIVE_INTERVAL):
@@ -68,6 +79,8 @@ async def _write_chunks(call: Call, stream: GenerationStream, writer: AnswerWrit
         items = stream.take()
         last = type(items[-1]) is End
         data = notes.last() + writer.encode(items) if last else writer.encode(items)
+        if last:
+            await on_end()
         await call.write(data, last=last)
         if last:
             return
@@ -76,7 +89,10 @@ async def _write_chunks(call: Call, stream: GenerationStream, writer: AnswerWrit
 
 
 async def whole_answer(
-    call: Call, stream: GenerationStream, encode: Callable[[Sequence[str | Piece | End]], bytes]
+    call: Call,
+    stream: GenerationStream,
+    encode: Callable[[Sequence[str | Piece | End]], bytes],
+    on_end: OnEnd = _nothing,
 ) -> None:
     """Answer with everything that a request gives in one body, which `encode` makes of it.
 
@@ -88,7 +104,9 @@ async def whole_answer(
             while not (items and type(items[-1]) is End):
                 await stream.wait()
                 items += stream.take()
-            await call.respond(200, encode(items), headers=start_headers(stream))
+            data = encode(items)
+            await on_end()
+            await call.respond(200, data, headers=start_headers(stream))
     except ServiceError as error:
         error.about(stream.life.subject)
         raise

@@ -7,7 +7,7 @@ Frames leave in the order of the calls, always, so a nack after a cancel reaches
 import asyncio
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from msgspec import Struct
@@ -107,10 +107,15 @@ class Channel(PublishingChannel):
         prefetch: int = 0,
         no_ack: bool = False,
         exclusive: bool = False,
+        arguments: Mapping[str, Any] | None = None,
         on_cancelled: Callable[[str], None] = _ignore,
     ) -> str:
-        """Start a consumer, and wait until the broker has it. See `consume_soon`. Raises: BrokerError."""
+        """Start a consumer, and wait until the broker has it. See `consume_soon`. Raises: BrokerError.
+
+        `arguments`: of the consumer; that of a stream says where it begins.
+        """
         tag, method = self._begin_consumer(queue_name, on_delivery, prefetch, no_ack, exclusive, on_cancelled)
+        method.arguments = arguments
         await self._answer(self._call(method, spec.Basic.ConsumeOk, tag), "basic.consume")
         return tag
 

@@ -119,4 +119,10 @@ class UpstreamRegistration(Struct, frozen=True, tag="upstream_registration", tag
     silent_for: float = 0.0
 
 
-FleetMessage = Announce | Heartbeat | Goodbye | Obituary | UpstreamHeartbeat | UpstreamRegistration
+class KeepsResponses(Struct, frozen=True, tag="keeps_responses", tag_field=type_tag):
+    """A controller made the log of kept responses: every other one reads it from now on, and takes jobs."""
+
+    controller: str
+
+
+FleetMessage = Announce | Heartbeat | Goodbye | Obituary | UpstreamHeartbeat | UpstreamRegistration | KeepsResponses

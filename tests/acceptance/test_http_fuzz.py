@@ -30,7 +30,7 @@ from schemathesis.specs.openapi.checks import (
 from broker_controller.http.answer_types import GeneratedText
 from tests.acceptance.fleet import Fleet
 
-CASES = int(os.environ.get("FUZZ_CASES", "500"))
+CASES = int(os.environ.get("FUZZ_CASES", "600"))
 ANSWERED_WITHIN = 20.0
 """Seconds. Nothing that is asked here takes one."""
 MOST_TOKENS = 20
@@ -38,6 +38,8 @@ MOST_TOKENS = 20
 MOST_EVENTS = 10 * MOST_TOKENS
 """Of a stream, more than any has; by itself schemathesis reads ten."""
 EMBEDDINGS = "/v1/embeddings"
+LAST_EVENTS = tuple(f"event: response.{name}\n" for name in ("completed", "incomplete", "failed"))
+"""Of a response."""
 SERVED = st.sampled_from(["m", None])
 
 
@@ -57,8 +59,10 @@ def streams_are_whole(_context: CheckContext, response: Response, _case: Case[An
         texts = [msgspec.json.decode(each, type=GeneratedText) for each in objects if each]
         assert texts, "not one object"
     elif content_type.startswith("text/event-stream"):
-        events = [each for each in response.content.decode().split("\n\n") if not each.startswith(":")]
-        assert events[-2:] == ["data: [DONE]", ""], response.content[-200:]
+        lines = [line for line in response.content.decode().split("\n") if not line.startswith(":")]
+        last = "\n".join(lines).rstrip("\n").rpartition("\n\n")[2]
+        assert last == "data: [DONE]" or last.startswith(LAST_EVENTS, last.find("event: ")), response.content[-200:]
+        assert response.content.endswith(b"\n\n")
 
 
 CHECKS = [
@@ -98,6 +102,7 @@ def test_every_operation_answers_as_it_is_described(fleet: Fleet) -> None:
     assert statuses["POST /v1/chat/completions 200"]
     assert statuses["POST /worker_generate_stream 200"]
     assert statuses[f"POST {EMBEDDINGS} 200"]
+    assert statuses["POST /v1/responses 200"]
     assert controller.chat("still here", 2).status_code == 200
     assert controller.get("/status")["streams"]["running"] == 0
 
@@ -127,7 +132,7 @@ def _make_servable(body: Any, model: str | None) -> None:
         return
     if model is not None and "model" in body:
         body["model"] = model
-    for name in ("max_tokens", "max_new_tokens", "dimensions"):
+    for name in ("max_tokens", "max_new_tokens", "max_output_tokens", "dimensions"):
         value = body.get(name, MOST_TOKENS)
         if isinstance(value, int | float) and value > MOST_TOKENS:
             body[name] = MOST_TOKENS

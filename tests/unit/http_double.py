@@ -16,14 +16,17 @@ from fastapi import FastAPI
 
 from broker_controller.controller import Controller
 from broker_controller.decisions import Limits, Place
-from broker_controller.errors import ServiceError
+from broker_controller.errors import ResponseNotFoundError, ServiceError
 from broker_controller.http.app import create_app
 from broker_controller.http.services import Services
 from broker_controller.lifecycle import RequestLife
 from broker_controller.request_sender import Submission
+from broker_controller.responses.records import last_of
+from broker_controller.responses.request import Asked, encode_fields
+from broker_controller.responses.shelf import Kept, Shelf
 from broker_controller.settings import Settings
 from broker_controller.streams import GenerationStream
-from broker_wire.messages import Announce, Ask, End, ModelCard, Piece, Started, Usage
+from broker_wire.messages import Announce, Ask, Begun, Created, End, ModelCard, Piece, Said, Started, Usage
 
 WITHIN = 10.0
 """Seconds that a test waits for what has to come."""
@@ -152,6 +155,56 @@ class BridgesDouble:
         return [{"worker": registration[0], "state": "bridging"} for registration in self.registered]
 
 
+class LiveDouble:
+    """Keeps a response when it is over."""
+
+    def __init__(self, shelf: Shelf, created: Created) -> None:
+        self._shelf = shelf
+        self._created = created
+        self._items: list[str | Piece] = []
+
+    def say(self, items: list[str | Piece]) -> None:
+        self._items += items
+
+    async def end(self, end: End | ServiceError) -> None:
+        self._keep(end)
+
+    def left(self) -> None:
+        if self._items and self._shelf.get(self._created.id) is None:
+            self._keep(None)
+
+    def _keep(self, end: End | ServiceError | None) -> None:
+        now = time.time()
+        name = self._created.id
+        said = Said(name, 1, 0, self._items)
+        self._shelf.apply([self._created, Begun(name, 1), said, last_of(name, end, now)], "c0ffee", now)
+
+
+class KeeperDouble:
+    """Keeps what is answered on a shelf of its own; nothing runs in the background."""
+
+    def __init__(self) -> None:
+        self.shelf = Shelf(ttl=600.0, max_bytes=1_000_000)
+
+    async def find(self, response_id: str) -> Kept:
+        kept = self.shelf.get(response_id)
+        if kept is None:
+            raise ResponseNotFoundError("it is not kept")
+        return kept
+
+    async def conversation(self, previous: str | None) -> list[dict[str, Any]]:
+        return [] if previous is None else (await self.find(previous)).conversation()
+
+    def created(self, response_id: str, asked: Asked, items: list[dict[str, Any]]) -> Created:
+        return Created(response_id, time.time(), False, encode_fields(asked), json.dumps(items).encode(), 600.0)
+
+    def live(self, created: Created) -> "LiveDouble":
+        return LiveDouble(self.shelf, created)
+
+    def status(self) -> dict[str, int]:
+        return {"kept": len(self.shelf), "bytes": self.shelf.size, "running": 0}
+
+
 class World:
     """One application with everything around it. `settings` are fields of `Settings`."""
 
@@ -159,6 +212,7 @@ class World:
         self.gateway = GatewayDouble()
         self.fleet = FleetDouble()
         self.bridges = BridgesDouble()
+        self.keeper = KeeperDouble()
         self.links = SimpleNamespace(up=True, blocked=False, problem="", server_version=(4, 0, 5))
         self.queues = SimpleNamespace(lengths={}, waiting=0)
         self.controller = Controller(dispatch_method)
@@ -171,6 +225,7 @@ class World:
             garbage=cast("Any", SimpleNamespace(counts=Counter(fleet=2))),
             settings=Settings(**settings),
             bridges=cast("Any", self.bridges),
+            keeper=cast("Any", self.keeper),
         )
         self.app: FastAPI = create_app(self.services)
 

@@ -81,3 +81,19 @@ def test_whatever_is_lost_doubled_or_late_the_text_has_no_hole_and_nothing_twice
         assert "".join(given_out) == "".join(deltas[: answer.next_seq]) == answer.text
     given_out += answer.accept_texts(texts(answer.next_seq, *deltas[answer.next_seq :])) or []
     assert given_out == deltas
+
+
+def test_what_came_at_another_controller_is_told_as_had_and_numbered_before() -> None:
+    there, here = Assembler(), Assembler()
+    items: list[str | Piece] = ["a", Piece(7, 3, 9, "b"), Piece(7, 3, 9, payload=b'{"choices": []}'), "c"]
+    here.preload(items)
+    there.accept_texts(Texts(1, 1, 0, ["a"]))
+    there.accept(Piece(1, 1, 1, "b"))
+    there.accept(Piece(1, 1, 2, payload=b'{"choices": []}'))
+    there.accept_texts(Texts(1, 1, 3, ["c"]))
+    assert (
+        (here.next_seq, here.text, here.choices)
+        == (there.next_seq, there.text, there.choices)
+        == (4, "abc", here.choices)
+    )
+    assert here.size == there.size

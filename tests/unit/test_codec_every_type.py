@@ -9,13 +9,25 @@ from hypothesis import strategies as st
 
 from broker_wire import codec
 from broker_wire.errors import GarbageError
-from broker_wire.messages import Batch, ControlMessage, FleetMessage, Frame, Generate, Load, ModelCard, Usage
+from broker_wire.messages import (
+    Batch,
+    ControlMessage,
+    FleetMessage,
+    Frame,
+    Generate,
+    KeptMessage,
+    Load,
+    ModelCard,
+    Record,
+    Usage,
+)
 
 LARGEST = 2**64 - 1
 """msgpack has integers of 64 bits, with or without a sign."""
 DECODERS: dict[Any, Any] = {Generate: codec.decode_request, Batch: codec.decode_reply}
 DECODERS |= dict.fromkeys(get_args(FleetMessage), codec.decode_fleet)
 DECODERS |= dict.fromkeys(get_args(ControlMessage), codec.decode_control)
+DECODERS |= dict.fromkeys(get_args(KeptMessage), codec.decode_kept)
 
 integers = st.integers(-(2**63), LARGEST)
 numbers = st.floats(allow_nan=False)
@@ -32,7 +44,7 @@ def _any(kind: type[Any]) -> st.SearchStrategy[Any]:
     return st.builds(kind, **{name: st.from_type(hint) for name, hint in hints.items()})
 
 
-for part in (ModelCard, Load, Usage, *get_args(Frame)):
+for part in (ModelCard, Load, Usage, *get_args(Frame), *get_args(Record)):
     st.register_type_strategy(part, _any(part))
 
 

@@ -137,6 +137,8 @@ async def test_the_docs_show_every_endpoint_with_examples() -> None:
         "/v1/chat/completions",
         "/v1/completions",
         "/v1/embeddings",
+        "/v1/responses",
+        "/v1/responses/{response_id}/cancel",
         "/worker_generate_stream",
         "/worker_generate",
         "/worker_get_status",
@@ -152,8 +154,10 @@ async def test_the_docs_show_every_endpoint_with_examples() -> None:
         "/worker/{name}/worker_get_status",
     ]
     gets = ["/v1/models", "/v1/models/{model}", "/healthz", "/readyz", "/status", "/test_connection"]
+    gets += ["/v1/responses/{response_id}", "/v1/responses/{response_id}/input_items"]
     assert sorted(document["paths"]) == sorted([*posts, *gets])
     operations = [document["paths"][path]["post"] for path in posts] + [document["paths"][path]["get"] for path in gets]
+    operations.append(document["paths"]["/v1/responses/{response_id}"]["delete"])
     for operation in operations:
         assert operation["summary"]
         for content in operation["responses"]["200"]["content"].values():

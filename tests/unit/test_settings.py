@@ -10,6 +10,7 @@ from broker_controller.cli import _service_config, main
 from broker_controller.dispatch import DispatchMethod
 from broker_controller.local_broker import BrokerChoice, RunningBroker
 from broker_controller.options import ENVIRONMENT_PREFIX, SettingError
+from broker_controller.responses.config import KeepConfig
 from broker_controller.service import ControllerService
 from broker_controller.settings import ModelSeconds, Settings, parse
 from broker_wire.topology import QueueBounds, QueueType
@@ -44,6 +45,9 @@ OPTIONS = [
     ("--queue-type", "quorum", "queue_type", QueueType.QUORUM),
     ("--max-body-bytes", "1000", "max_body_bytes", 1000),
     ("--max-inflight-bytes", "5000", "max_inflight_bytes", 5000),
+    ("--response-ttl", "60", "response_ttl", 60.0),
+    ("--response-bytes", "1000", "response_bytes", 1000),
+    ("--response-store-bytes", "5000", "response_store_bytes", 5000),
     ("--http-worker-slots", "2", "http_worker_slots", 2),
     ("--allow-image-url", "Images.example.com, *.cdn.net", "allow_image_url", ("images.example.com", "*.cdn.net")),
     ("--log-level", "DEBUG", "log_level", "debug"),
@@ -102,6 +106,12 @@ def test_the_times_that_requests_wait_reach_the_gateway() -> None:
     broker = RunningBroker("amqp://a", BrokerChoice.GIVEN)
     limits = _service_config(parse(["--worker-wait", "7", "--grace", "3"], {}), broker).limits
     assert (limits.worker_wait, limits.grace) == (7.0, 3.0)
+
+
+def test_what_is_kept_of_responses_reaches_the_service() -> None:
+    command = ["--response-ttl", "7", "--response-bytes", "8", "--response-store-bytes", "9", "--request-timeout", "5"]
+    config = _service_config(parse(command, {}), RunningBroker("amqp://b", BrokerChoice.GIVEN))
+    assert config.keep == KeepConfig(ttl=7.0, max_bytes=8, store_bytes=9, within=5.0)
 
 
 def test_a_model_has_its_own_times_where_they_are_given() -> None:
@@ -181,7 +191,7 @@ def test_the_help_is_grouped(capsys: pytest.CaptureFixture[str]) -> None:
         parse(["--help"], {})
     assert ended.value.code == 0
     said = capsys.readouterr().out
-    headings = ["Serving:", "Broker:", "Dispatch:", "Limits:", "Old HTTP workers:", "Logging:"]
+    headings = ["Serving:", "Broker:", "Dispatch:", "Limits:", "Kept responses:", "Old HTTP workers:", "Logging:"]
     positions = [said.index(heading) for heading in headings]
     assert positions == sorted(positions)
     for option, *_ in OPTIONS:
