@@ -1,6 +1,6 @@
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help setup setup-tests demo test test-unit test-clients test-faults test-transformers soak lint types imports fuzz test-compose bench clean
+.PHONY: help setup setup-tests demo test test-unit test-clients test-faults test-fastchat test-transformers soak lint types imports fuzz test-compose bench clean
 
 BIN := .venv/bin
 PYTHON ?= python3
@@ -25,7 +25,7 @@ test: setup-tests ## run everything: style, types, import arrows, and all tests 
 	$(BIN)/ruff format --check
 	$(BIN)/mypy broker_wire workers_shim broker_controller tests benchmarks examples
 	$(BIN)/lint-imports
-	$(BIN)/pytest -n 3 --dist worksteal --ignore tests/faults
+	$(BIN)/pytest -n 3 --dist worksteal --ignore tests/faults --ignore tests/fastchat
 	$(BIN)/pytest tests/faults -n 4 --dist worksteal
 
 test-unit: setup ## run the tests that need no broker
@@ -42,6 +42,10 @@ test-transformers: setup ## test the engine transformers on the CPU, in a .venv-
 test-faults: export FAULTS_SETTINGS := default
 test-faults: setup-tests ## kill, freeze and restart every part under load, with the default settings; print what came of it
 	$(BIN)/pytest tests/faults -n 4 --dist worksteal --timeout 400
+
+test-fastchat: setup-tests ## run FastChat's own controller, API server and worker against ours, in an environment of their own
+	@PYTHON="$(PYTHON)" scripts/setup-fastchat.sh
+	$(BIN)/pytest tests/fastchat -n 2 --dist loadfile
 
 soak: setup-tests ## faults out of the hat, under load, for half an hour (MINUTES=…, SEED=…)
 	$(BIN)/python -m tests.faults.soak --minutes $(or $(MINUTES),30) $(if $(SEED),--seed $(SEED))
@@ -68,5 +72,5 @@ bench: setup ## measure the chain against an engine without a proxy, and print o
 	$(BIN)/python -m benchmarks
 
 clean: ## remove .venv and all caches
-	rm -rf .venv .venv-clients .venv-transformers .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache dist build *.egg-info
+	rm -rf .venv .venv-clients .venv-fastchat .venv-transformers .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache dist build *.egg-info
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

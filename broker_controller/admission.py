@@ -28,8 +28,15 @@ def check_ability(submission: Submission, registry: Registry) -> None:
     needed = NEEDED.get(submission.operation)
     abilities = registry.abilities(submission.model)
     if needed is not None and abilities and needed not in abilities:
+        if needed is Ability.EMBEDDING and _is_served_over_http(submission.model, registry):
+            # Whether such a worker makes embeddings it does not tell when it registers: it is asked.
+            return
         can = ", ".join(sorted(abilities))
         raise BadRequestError(f"the model cannot do {needed}, it can do {can}")
+
+
+def _is_served_over_http(model: str, registry: Registry) -> bool:
+    return any(record.address is not None and model in record.model_names for record in registry.workers())
 
 
 def choose_place(

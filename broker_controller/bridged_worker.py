@@ -28,6 +28,7 @@ from workers_shim.config import LeaveReason
 from workers_shim.engines.http.address import HttpAddress
 from workers_shim.engines.http.engine import HttpEngine
 from workers_shim.engines.http.old_worker import CONNECT_TIMEOUT, OldWorker, OldWorkerError
+from workers_shim.engines.http.questions import answers_of
 
 _log = logging.getLogger(__name__)
 
@@ -216,8 +217,11 @@ class BridgedWorker:
         )
         engine = HttpEngine(client, self._from_engine_thread(self._note_unreachable))
         abilities = ("chat", "completion", "vision") if profile.multimodal else ("chat", "completion")
+        answers = answers_of(client)
         for model in profile.models:
-            worker.add_model(model, engine.generate, abilities=abilities, resume="prefix", shared_loop=True)
+            worker.add_model(
+                model, engine.generate, abilities=abilities, resume="prefix", shared_loop=True, answers=answers
+            )
         return worker
 
     def _from_engine_thread(self, callback: Callable[[str], None]) -> Callable[[str], None]:

@@ -184,4 +184,5 @@ def _services(service: ControllerService, settings: Settings) -> Services:
         settings=settings,
         bridges=service.bridges,
         keeper=service.keeper,
+        questions=service.questions,
     )

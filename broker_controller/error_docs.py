@@ -17,6 +17,7 @@ from broker_controller.errors import (
     LoopError,
     ModelNotFoundError,
     NoSuchPathError,
+    NotToldError,
     OverloadedError,
     PoisonError,
     PreviousResponseNotFoundError,
@@ -53,6 +54,7 @@ EXAMPLES: tuple[ServiceError, ...] = (
     PreviousResponseNotFoundError("the previous response resp_61b0 is not kept", subject=_UNREAD),
     ModelNotFoundError("no worker serves it; served now: vicuna-7b", subject=_AT_THE_DOOR),
     WorkerNotFoundError("there is no worker 'gpu-9'", subject=_AT_THE_DOOR),
+    NotToldError("no worker of this model can count tokens", subject=_AT_THE_DOOR),
     AddressRefusedError("worker 'http://192.0.2.7:21002' may not register: 192.0.2.7 is in none of …", subject=_CALL),
     QueueFullError("it was not taken, as many requests as may wait are waiting", retry_after=7, subject=_AT_THE_DOOR),
     OverloadedError(

@@ -11,6 +11,7 @@
     │   └── PreviousResponseNotFoundError  one that a request goes on with
     ├── ModelNotFoundError       no worker serves this model
     ├── WorkerNotFoundError      an address names a worker that is not here
+    ├── NotToldError             no worker of the model can tell what was asked of it
     ├── AddressRefusedError      an HTTP worker at an address that may not register
     ├── QueueFullError           the model's queue is at its bound
     ├── OverloadedError          this controller holds as many bytes as it may
@@ -129,6 +130,10 @@ class WorkerNotFoundError(ServiceError):
     """The worker that the request asks for is not here."""
 
 
+class NotToldError(ServiceError):
+    """No worker of the model can tell what was asked of it."""
+
+
 class AddressRefusedError(ServiceError):
     """This address may not register as a worker."""
 
@@ -205,6 +210,7 @@ MEANINGS: dict[type[ServiceError], Meaning] = {
     ),
     ModelNotFoundError: Meaning(HTTPStatus.NOT_FOUND, "invalid_request_error", "model_not_found", 2, True),
     WorkerNotFoundError: Meaning(HTTPStatus.NOT_FOUND, "invalid_request_error", "worker_not_found", 2, True),
+    NotToldError: Meaning(HTTPStatus.NOT_IMPLEMENTED, "invalid_request_error", "not_told", 1, False),
     AddressRefusedError: Meaning(HTTPStatus.FORBIDDEN, "permission_error", "address_refused", 1, False),
     QueueFullError: Meaning(HTTPStatus.TOO_MANY_REQUESTS, "rate_limit_error", "queue_full", 3, True),
     OverloadedError: Meaning(HTTPStatus.TOO_MANY_REQUESTS, "rate_limit_error", "overloaded", 3, True),
@@ -230,6 +236,7 @@ REMEDIES: dict[type[ServiceError], str] = {
     PreviousResponseNotFoundError: "Send the whole conversation as the input.",
     ModelNotFoundError: "Ask for a model that is served, or start a worker with this one.",
     WorkerNotFoundError: "Ask for the model instead of one worker.",
+    NotToldError: "Give the worker's add_model what is lacking: count_tokens, conversation.",
     AddressRefusedError: "Allow the address with the controller's --allow-http-workers.",
     QueueFullError: "Send fewer requests at once, or add workers.",
     OverloadedError: "Send fewer or smaller requests at once, or raise the controller's --max-inflight-bytes.",

@@ -97,8 +97,7 @@ class Gateway:
         self.door.check(len(submission.body))
         check_ability(submission, self._registry)
         now = time.monotonic()
-        self._latest += 1
-        number = self._latest
+        number = self.next_number()
         place, worker = choose_place(submission, self._registry, self._choose_worker)
         life = RequestLife(
             controller=self.controller_id,
@@ -122,6 +121,11 @@ class Gateway:
         if stream.finished:
             await stream.wait()
         return stream
+
+    def next_number(self) -> int:
+        """Of a request, or of a question about a model: unique in this process."""
+        self._latest += 1
+        return self._latest
 
     def shut_down(self, stream: GenerationStream) -> None:
         """This controller goes before the answer is complete."""

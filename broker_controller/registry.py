@@ -130,7 +130,10 @@ class Registry:
         elif record.registration is None and not record.bridged:
             return Change.IGNORED
         record.registration = Registration(check_heart_beat, multimodal, now, status.queue_length)
-        record.models = status.cards(multimodal)
+        cards = status.cards(multimodal)
+        if not record.bridged or record.served() != {card.name: card.abilities for card in cards}:
+            # What its bridge says of the same models is more.
+            record.models = cards
         record.speed = status.speed
         self._served = None
         if record.state is RecordState.LOST:

@@ -18,9 +18,26 @@ from broker_wire.amqp.channel import Delivery
 from broker_wire.amqp.connection import Session
 from broker_wire.errors import GarbageError
 from broker_wire.garbage import GarbageBin
-from broker_wire.messages import Ask, Batch, End, Failed, Frame, GivenBack, Gone, Piece, Progress, Started, Stop, Texts
+from broker_wire.messages import (
+    Answered,
+    Ask,
+    Batch,
+    End,
+    Failed,
+    Frame,
+    GivenBack,
+    Gone,
+    Piece,
+    Progress,
+    Started,
+    Stop,
+    Texts,
+)
 
 _log = logging.getLogger(__name__)
+
+_Running = Started | Ask | Texts | Piece | End | Failed | Progress
+"""Frames of whoever runs a request, or is about to."""
 
 
 class ReplyReader:
@@ -32,9 +49,12 @@ class ReplyReader:
         links: Links,
         registry: Registry,
         garbage: GarbageBin,
+        *,
+        on_answer: Callable[[Answered], None],
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        """`clock`: seconds, the one of the requests' deadlines."""
+        """`on_answer` gets what answers a question; `clock`: seconds, the one of the requests' deadlines."""
+        self._on_answer = on_answer
         self._clock = clock
         self._gateway = gateway
         self._inflight = gateway.inflight
@@ -152,13 +172,15 @@ class ReplyReader:
             self._gateway.carry_out(stream, [life.missing()])
 
     def _on_unknown(self, frame: Frame, batch: Batch) -> None:
-        """A frame of a request that is over, or never was here. Whoever runs it stops."""
-        if type(frame) in (Started, Ask, Texts, Piece, Progress):
+        """An answer to a question, or a frame of a request that is over, or never was here. Whoever runs it stops."""
+        if type(frame) is Answered:
+            self._on_answer(frame)
+        elif isinstance(frame, Started | Ask | Texts | Piece | Progress):
             self._fence(frame, batch.instance)
             # What a worker sent before it heard that the client had left is nothing to complain of.
             if type(frame) in (Texts, Piece) and not self._gateway.was_here(frame.stream):
                 self._garbage.drop("replies", "a frame of an unknown stream")
 
-    def _fence(self, frame: Frame, instance: str) -> None:
+    def _fence(self, frame: _Running, instance: str) -> None:
         tell = Tell(instance, Stop(self._gateway.controller_id, frame.stream, frame.attempt))
         self._links.send_control(self._links.topology.instance_key(tell.instance), tell.message)

@@ -20,6 +20,7 @@ from broker_controller.gateway import Gateway
 from broker_controller.links import Links
 from broker_controller.nesting import LoopGuard
 from broker_controller.parents import Parents
+from broker_controller.questions import Questions
 from broker_controller.queue_watch import QueueWatch
 from broker_controller.reply_reader import ReplyReader
 from broker_controller.responses.config import KeepConfig
@@ -86,7 +87,22 @@ class ControllerService:
             queue_lengths=lambda: self.queues.lengths,
             empty_queues=lambda: self.queues.empty,
         )
-        self.reply_reader = ReplyReader(self.gateway, self.links, self.controller.registry, self.garbage)
+        self.questions = Questions(
+            self.controller_id,
+            self.links,
+            self.controller.registry,
+            door=self.gateway.door,
+            inflight=self.gateway.inflight,
+            watched=watched,
+            next_number=self.gateway.next_number,
+        )
+        self.reply_reader = ReplyReader(
+            self.gateway,
+            self.links,
+            self.controller.registry,
+            self.garbage,
+            on_answer=self.questions.on_answer,
+        )
         self.bridges = Bridges(
             self.controller,
             self.links,

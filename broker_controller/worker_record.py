@@ -10,9 +10,10 @@ from collections.abc import Hashable
 from enum import StrEnum
 
 from msgspec import Struct, field
+from msgspec.structs import replace
 
 from broker_controller.registration import Registration, clamp_queue_length, clamp_speed
-from broker_wire.messages import Announce, Heartbeat, Load, ModelCard, WorkerState
+from broker_wire.messages import Ability, Announce, Heartbeat, Load, ModelCard, WorkerState
 
 # An own queue delivers at once or passes on to the model's queue; after this time the request is not here.
 SENT_COUNTS = 5.0
@@ -74,6 +75,11 @@ class WorkerView(Struct, frozen=True):
     tokens_done: int
 
 
+def _shown(card: ModelCard) -> ModelCard:
+    """Without its conversation template, which may be long: that has an endpoint of its own."""
+    return replace(card, conversation=b"") if card.conversation else card
+
+
 class WorkerRecord(Struct, eq=False, kw_only=True):
     """One worker of the fleet.
 
@@ -125,6 +131,14 @@ class WorkerRecord(Struct, eq=False, kw_only=True):
         """What it serves."""
         return tuple(card.name for card in self.models)
 
+    def served(self) -> dict[str, tuple[Ability, ...]]:
+        """What each of its models can be asked for."""
+        return {card.name: card.abilities for card in self.models}
+
+    def card(self, model: str) -> ModelCard:
+        """What it says of a model, which is one of its own."""
+        return next(card for card in self.models if card.name == model)
+
     def heard_at(self) -> float:
         """The latest sign of life, over the broker or over HTTP."""
         if self.registration is None:
@@ -142,7 +156,7 @@ class WorkerRecord(Struct, eq=False, kw_only=True):
             name=self.name,
             instance=self.instance,
             state=self.state,
-            models=self.models,
+            models=tuple(map(_shown, self.models)),
             slots=self.slots,
             speed=self.speed,
             running=self.reported.running,

@@ -141,17 +141,28 @@ class LlavaWorker(OldWorkerServer):
 
 
 class FastChatWorker(OldWorkerServer):
-    """Honours `echo`, ends at any stop string without showing a part of it, counts tokens, tells its template."""
+    """Honours `echo`, ends at any stop string without showing a part of it, tells of its model, makes embeddings."""
 
     def routes(self) -> list[Route]:
         return [
             *super().routes(),
             Route("/worker_get_conv_template", self.get_conv_template, methods=["POST"]),
             Route("/count_token", self.count_token, methods=["POST"]),
+            Route("/model_details", self.model_details, methods=["POST"]),
+            Route("/worker_get_embeddings", self.get_embeddings, methods=["POST"]),
         ]
 
     async def count_token(self, request: Request) -> Response:
         return JSONResponse({"count": self._count((await request.json())["prompt"]), "error_code": 0})
+
+    async def model_details(self, request: Request) -> Response:
+        return JSONResponse({"context_length": 4096})
+
+    async def get_embeddings(self, request: Request) -> Response:
+        inputs = (await request.json())["input"]
+        if "!error" in inputs:
+            return JSONResponse(self.failed(ValueError("the tensor is too small")))
+        return JSONResponse({"embedding": [[float(len(text)), 0.5] for text in inputs], "token_num": len(inputs)})
 
     def _count(self, prompt: str) -> int:
         return 7 + count_said(prompt)

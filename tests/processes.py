@@ -128,5 +128,5 @@ class Processes:
 def _path_of(program: str) -> str:
     if program == "python":
         return sys.executable
-    installed = Path(sys.executable).with_name(program)
+    installed = Path(sys.executable).parent / program
     return str(installed) if installed.exists() else program

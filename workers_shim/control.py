@@ -18,6 +18,7 @@ from broker_wire.messages import (
     Goodbye,
     Introduce,
     Pause,
+    Question,
     Refuse,
     Resend,
     Resume,
@@ -42,6 +43,9 @@ class ControlListener(Protocol):
 
     def on_introduce(self) -> None:
         """This worker announces."""
+
+    def on_question(self, question: Question) -> None:
+        """Something is asked about a model."""
 
     def on_drain(self) -> None:
         """This worker leaves in order."""
@@ -154,6 +158,8 @@ class Control:
                 self._listener.on_roll_call()
             case Introduce():
                 self._listener.on_introduce()
+            case Question():
+                self._listener.on_question(message)
             case Drain():
                 self._listener.on_drain()
             case Refuse():

@@ -18,17 +18,21 @@ from workers_shim.loops import new_event_loop
 T = TypeVar("T")
 
 
-class Job(Protocol):
-    """One piece of work. None of its methods raises."""
-
-    def run(self, thread: "SlotThread") -> None:
-        """All of the work, on a slot's thread."""
+class SharedJob(Protocol):
+    """One piece of work for a shared loop. None of its methods raises."""
 
     async def run_shared(self) -> None:
         """All of the work, on a shared loop."""
 
     def released(self) -> None:
         """The thread is free again, or the task on the shared loop is over."""
+
+
+class Job(SharedJob, Protocol):
+    """One piece of work for a thread, or for a shared loop."""
+
+    def run(self, thread: "SlotThread") -> None:
+        """All of the work, on a slot's thread."""
 
 
 class SlotThread:
@@ -95,7 +99,7 @@ class SharedLoop:
         self.thread = threading.Thread(target=self._main, name=f"loop-{name}", daemon=True)
         self.thread.start()
 
-    def start(self, job: Job) -> None:
+    def start(self, job: SharedJob) -> None:
         """Run it as a task of the loop. Called from any thread."""
         self._loop.call_soon_threadsafe(self._begin, job)
 
@@ -115,12 +119,12 @@ class SharedLoop:
             self._loop.call_soon_threadsafe(self._loop.stop)
         return _join([self.thread], timeout)
 
-    def _begin(self, job: Job) -> None:
+    def _begin(self, job: SharedJob) -> None:
         task = self._loop.create_task(job.run_shared())
         self._tasks.add(task)
         task.add_done_callback(lambda task: self._over(task, job))
 
-    def _over(self, task: asyncio.Task[None], job: Job) -> None:
+    def _over(self, task: asyncio.Task[None], job: SharedJob) -> None:
         self._tasks.discard(task)
         job.released()
         self._stop_if_unused()

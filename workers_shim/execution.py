@@ -7,9 +7,11 @@ import asyncio
 import logging
 import threading
 import time
+from collections.abc import Callable
 
-from broker_wire.messages import FailureKind, ModelCard
+from broker_wire.messages import Answered, FailureKind, ModelCard, Question
 from workers_shim.engine_threads import SharedLoop, SlotThreads
+from workers_shim.questions import QuestionDesk
 from workers_shim.run import Run
 from workers_shim.served_model import GenerateFunction, ServedModel
 from workers_shim.stream import Assignment, OutgoingStream
@@ -25,6 +27,7 @@ class EngineExecutor:
         self._threads = SlotThreads()
         self._shared: dict[GenerateFunction, SharedLoop] = {}
         self._retired: list[SharedLoop] = []
+        self._questions = QuestionDesk()
         # So that no request is started on a loop that has just been told to end.
         self._changing = threading.Lock()
 
@@ -54,6 +57,11 @@ class EngineExecutor:
             stream.fail(FailureKind.NOT_SERVED, failure)
             stream.released()
 
+    def ask(self, question: Question, reply: Callable[[Answered], None]) -> None:
+        """Answer what is asked about a model; called on the broker's loop. `reply` may be called from any thread."""
+        model = self._models.get(question.model)
+        self._questions.ask(question, None if model is None else model.answers.get(question.kind), reply)
+
     def _begin(self, assignment: Assignment, stream: OutgoingStream) -> str:
         """Returns: why it cannot be, "" where it has begun."""
         model = self._models.get(assignment.generate.model)
@@ -79,6 +87,7 @@ class EngineExecutor:
         until = time.monotonic() + timeout
         loops = [*self._shared.values(), *self._retired]
         closed = [loop.close(max(0.0, until - time.monotonic())) for loop in loops]
+        closed.append(self._questions.close(max(0.0, until - time.monotonic())))
         return self._threads.close(max(0.0, until - time.monotonic())) and all(closed)
 
     def _loop_of(self, model: ServedModel) -> SharedLoop:

@@ -2,11 +2,11 @@
 
 from typing import Protocol
 
-from broker_wire.messages import Ask, GivenBack, Gone, Progress, Started
+from broker_wire.messages import Answered, Ask, GivenBack, Gone, Progress, Started
 from workers_shim.outgoing import Outgoing
 from workers_shim.tombstones import Key
 
-Note = Started | Ask | Gone | GivenBack | Progress
+Note = Started | Ask | Gone | GivenBack | Progress | Answered
 """A frame that is no part of an answer. It is not kept: one that was lost is sent again only if it still matters."""
 
 

@@ -9,10 +9,12 @@ from typing import Any
 
 from msgspec import Struct
 
-from broker_wire.messages import Ability, ModelCard, Operation, ResumeMode
+from broker_wire.messages import Ability, ModelCard, Operation, QuestionKind, ResumeMode
 from broker_wire.topology import check_model_name
 from workers_shim import several_prompts
+from workers_shim.conversation import Conversation, conversation_json
 from workers_shim.embeddings import Embeddings, Encoder, as_chunks
+from workers_shim.questions import AnswerFunction, CountFunction, counting
 from workers_shim.request import Chunk, Request
 from workers_shim.shapes import Yields, convert, convert_async, converter_of
 
@@ -32,7 +34,7 @@ ResumeChoice = ResumeWays | Callable[[Request], ResumeWays]
 
 
 class ServedModel(Struct, frozen=True):
-    """A model of this worker."""
+    """A model of this worker. `answers`: the functions behind the questions that its card names."""
 
     card: ModelCard
     generate: GenerateFunction
@@ -40,6 +42,7 @@ class ServedModel(Struct, frozen=True):
     shared_loop: bool = False
     yields: Yields = Yields.DELTAS
     many_prompts: bool = False
+    answers: Mapping[str, AnswerFunction] = {}
 
     @property
     def name(self) -> str:
@@ -112,6 +115,9 @@ def serve(
     streams: bool = True,
     yields: str = Yields.DELTAS,
     many_prompts: bool = False,
+    count_tokens: CountFunction | None = None,
+    conversation: Conversation | Mapping[str, Any] | None = None,
+    answers: Mapping[str, AnswerFunction] | None = None,
 ) -> ServedModel:
     """Check what a user says of a model.
 
@@ -134,8 +140,19 @@ def serve(
         raise ValueError(f"context_length of model {name!r} has to be at least 1, not {context_length}")
     if shared_loop and inspect.isgeneratorfunction(generate):
         raise ValueError(f"model {name!r} has shared_loop=True: its function has to be an async generator")
-    card = ModelCard(name, tuple(Ability(ability) for ability in abilities), context_length, streams)
-    return ServedModel(card, generate, resume, shared_loop, Yields(yields), many_prompts)
+    told = b""
+    if conversation is not None:
+        try:
+            told = conversation_json(conversation)
+        except ValueError as error:
+            raise ValueError(f"conversation of model {name!r} {error}") from None
+    functions = dict(answers or {})
+    if count_tokens is not None:
+        functions[QuestionKind.COUNT_TOKENS] = counting(count_tokens)
+    card = ModelCard(
+        name, tuple(Ability(ability) for ability in abilities), context_length, streams, told, tuple(functions)
+    )
+    return ServedModel(card, generate, resume, shared_loop, Yields(yields), many_prompts, functions)
 
 
 def _read_ways(ways: ResumeWays) -> tuple[ResumeMode, ...]:

@@ -10,9 +10,10 @@ import logging
 import secrets
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 
 from broker_wire.garbage import GarbageBin
-from broker_wire.messages import Announce, Load, ModelCard, WorkerState
+from broker_wire.messages import Announce, Answered, Load, ModelCard, Question, WorkerState
 from broker_wire.topology import MODEL_QUEUE_EXPIRES, Topology, check_model_name, check_worker_name
 from workers_shim.announcer import Announcer, Condition
 from workers_shim.config import LeaveReason, Patience, SessionConfig
@@ -24,7 +25,7 @@ from workers_shim.last_will import RENEW_INTERVAL
 from workers_shim.orders import Orders
 from workers_shim.outbox import Outbox
 from workers_shim.pausing_clock import PausingClock
-from workers_shim.stream import Executor
+from workers_shim.stream import EngineSide
 from workers_shim.tombstones import Tombstones
 
 __all__ = ["LeaveReason", "Patience", "SessionConfig", "WorkerSession"]
@@ -44,7 +45,7 @@ class WorkerSession:
     def __init__(
         self,
         config: SessionConfig,
-        executor: Executor,
+        executor: EngineSide,
         models: Sequence[ModelCard],
         patience: Patience | None = None,
     ) -> None:
@@ -52,6 +53,7 @@ class WorkerSession:
         self.instance = f"{time.time_ns():016x}-{secrets.token_hex(4)}"
         self.garbage = GarbageBin()
         self._config = config
+        self._executor = executor
         self._patience = patience or Patience()
         self._topology = Topology(config.prefix, config.bounds)
         self._models = {card.name: card for card in models}
@@ -214,6 +216,16 @@ class WorkerSession:
     def on_introduce(self) -> None:
         """Announce now."""
         self._announcer.announce()
+
+    def on_question(self, question: Question) -> None:
+        """Have it answered, whatever runs."""
+
+        def reply(answer: Answered) -> None:
+            # The loop is closed only when the session is over: whoever asked asks another worker then.
+            with suppress(RuntimeError):
+                self._loop.call_soon_threadsafe(self._outbox.note, question.controller, answer)
+
+        self._executor.ask(question, reply)
 
     def on_drain(self) -> None:
         """Leave in order."""

@@ -9,7 +9,7 @@ from typing import Protocol
 
 from msgspec import Struct
 
-from broker_wire.messages import FailureKind, Generate, Had, Usage
+from broker_wire.messages import Answered, FailureKind, Generate, Had, Question, Usage
 from workers_shim.request import Chunk
 
 
@@ -69,7 +69,14 @@ class OutgoingStream(Protocol):
 
 
 class Executor(Protocol):
-    """What the broker side needs of the engine side."""
+    """What runs engines."""
 
     def start(self, assignment: Assignment, stream: OutgoingStream) -> None:
         """Begin, on a thread or loop of its own; never blocks, never raises: failures go to the stream."""
+
+
+class EngineSide(Executor, Protocol):
+    """All of what the broker side needs of it."""
+
+    def ask(self, question: Question, reply: Callable[[Answered], None]) -> None:
+        """Begin to answer a question, outside of the slots; never blocks, never raises. `reply`: from any thread."""

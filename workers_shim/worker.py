@@ -12,7 +12,7 @@ import os
 import re
 import secrets
 import socket
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from typing import Any
 
 import msgspec
@@ -22,8 +22,10 @@ from broker_wire.messages import ModelCard
 from broker_wire.topology import QueueBounds, Topology, check_worker_name
 from workers_shim.broker_thread import BrokerThread
 from workers_shim.config import GRACE
+from workers_shim.conversation import Conversation
 from workers_shim.execution import EngineExecutor
 from workers_shim.process import drained_by_signals, end_process, tune_interpreter
+from workers_shim.questions import AnswerFunction, CountFunction
 from workers_shim.served_model import GenerateFunction, ResumeChoice, serve
 from workers_shim.session import LeaveReason, SessionConfig, WorkerSession
 
@@ -109,6 +111,8 @@ class Worker:
         streams: bool = True,
         yields: str = "deltas",
         many_prompts: bool = False,
+        count_tokens: CountFunction | None = None,
+        conversation: Conversation | Mapping[str, Any] | None = None,
     ) -> Callable[[GenerateFunction], GenerateFunction]:
         """Decorate the generator function that serves a model; the arguments are `add_model`'s."""
 
@@ -123,6 +127,8 @@ class Worker:
                 streams=streams,
                 yields=yields,
                 many_prompts=many_prompts,
+                count_tokens=count_tokens,
+                conversation=conversation,
             )
             return generate
 
@@ -140,28 +146,30 @@ class Worker:
         streams: bool = True,
         yields: str = "deltas",
         many_prompts: bool = False,
+        count_tokens: CountFunction | None = None,
+        conversation: Conversation | Mapping[str, Any] | None = None,
+        answers: Mapping[str, AnswerFunction] | None = None,
     ) -> None:
         """Serve a model, from now on if the worker is live. Called from any thread.
 
         Args:
             name: what clients ask for; any text of 1 to 200 bytes.
-            generate: a generator function, plain or asynchronous, that takes a `Request`;
-                for embeddings it yields or returns `Embeddings`.
+            generate: a generator function, plain or asynchronous, of a `Request`; for embeddings it gives `Embeddings`.
             abilities: some of "chat", "completion", "embedding", "vision".
             context_length: in tokens.
             resume: how an answer goes on that another worker began. "never": with an error. "replay": `generate` is
                 called as for a new request and what the client has is skipped, if it is the same text. "prefix":
                 `generate` yields what follows `Request.resume_text`, which is plain text. ("prefix", "replay"): where
                 the client has more than that, it is repeated. Or a function that says any of these of a request.
-            shared_loop: all streams share one event loop, for an asynchronous generator that never blocks. Otherwise
-                each has a slot's thread, and may block.
-            streams: False for a function whose answer comes in one piece, yielded or returned, after however long: it
-                is never taken for stalled.
+            shared_loop: one event loop for all streams, of an async generator that never blocks; else a thread each.
+            streams: False for a function whose answer comes in one piece, after however long: it is no stall.
             yields: what `generate` yields: "deltas", each a `str` or a `Chunk`; "chunks", OpenAI's as dicts, JSON or
                 objects of `openai.types`; "cumulative", the whole text so far or LLaVA's JSON of it;
                 "cumulative-after-prompt", the same with `Request.prompt` in front.
-            many_prompts: True for a function that takes a completion's list of prompts itself, in `parameters`. Any
-                other one is called for each of them.
+            many_prompts: True for a function that takes a list of prompts itself; others are called for each of them.
+            count_tokens: how many tokens a text has. It is called beside generations, one call at a time: be quick.
+            conversation: how a chat is written as a prompt: ours, or a mapping of the fields of FastChat's.
+            answers: of whoever stands for another worker: coroutines that pass questions on, by `QuestionKind`.
 
         Raises: ValueError with a sentence; TimeoutError when the broker does not take it.
         """
@@ -175,6 +183,9 @@ class Worker:
             streams=streams,
             yields=yields,
             many_prompts=many_prompts,
+            count_tokens=count_tokens,
+            conversation=conversation,
+            answers=answers,
         )
         self._executor.add(served)
         self._change(lambda session: session.add_model(served.card))

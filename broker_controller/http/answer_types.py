@@ -167,6 +167,32 @@ class GeneratedText(Struct, frozen=True):
     queue_time: float | UnsetType = UNSET
 
 
+class TokenCount(Struct, frozen=True):
+    """How many tokens a text has."""
+
+    count: int
+    error_code: int
+
+
+class ModelDetails(Struct, frozen=True):
+    """In tokens; null where the worker does not say."""
+
+    context_length: int | None
+
+
+class ConversationTemplate(Struct, frozen=True):
+    """How a chat is written as one prompt: the fields of FastChat's `Conversation`."""
+
+    conv: dict[str, Any]
+
+
+class Embeddings(Struct, frozen=True):
+    """For each input the numbers, or their base64, as the worker gives them; and the tokens of all inputs."""
+
+    embedding: list[list[float] | str]
+    token_num: int
+
+
 class WorkerStatusAnswer(Struct, frozen=True):
     """A worker."""
 
@@ -294,7 +320,8 @@ class Status(Struct, frozen=True):
 ANSWERS = (
     OpenAIError, ChatCompletion, ChatChunk, Completion, EmbeddingList, ModelObject, ModelList,
     ResponseObject, ResponseEvent, DeletedResponse, InputItems,
-    GeneratedText, WorkerStatusAnswer, FleetStatusAnswer, ModelNames, WorkerAddress, Existence, Detail,
+    GeneratedText, TokenCount, ModelDetails, ConversationTemplate, Embeddings,
+    WorkerStatusAnswer, FleetStatusAnswer, ModelNames, WorkerAddress, Existence, Detail,
     Health, Readiness, Status,
 )  # fmt: skip
 """All that an endpoint may answer."""

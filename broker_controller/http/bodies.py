@@ -44,7 +44,7 @@ class CompletionBody(Struct):
 
 
 class EmbeddingBody(Struct):
-    """`/v1/embeddings`. The input is a text, several texts, or tokens."""
+    """`/v1/embeddings` and `/worker_get_embeddings`. The input is a text, several texts, or tokens."""
 
     model: str
     input: str | list[msgspec.Raw]
@@ -62,6 +62,19 @@ class ModelBody(Struct):
     """`/get_worker_address`."""
 
     model: str
+
+
+class QuestionBody(Struct):
+    """`/model_details` and `/worker_get_conv_template`."""
+
+    model: str
+
+
+class CountBody(Struct):
+    """`/count_token`."""
+
+    model: str
+    prompt: str
 
 
 class RegistrationBody(Struct):

@@ -8,8 +8,10 @@ from functools import partial
 from broker_controller.http.bodies import BodyReader, HeartBeatBody, ModelBody, RegistrationBody
 from broker_controller.http.call import Call
 from broker_controller.http.documentation import llava as docs
+from broker_controller.http.documentation import questions as docs_of_questions
 from broker_controller.http.errors import cumulative_stream_style, cumulative_style, detail_style
 from broker_controller.http.generate import generate, generate_stream
+from broker_controller.http.questions import count_token, get_conv_template, get_embeddings, model_details
 from broker_controller.http.routes import CallRoute
 from broker_controller.http.services import Services
 
@@ -32,7 +34,16 @@ def llava_routes(services: Services) -> list[CallRoute]:
             tag=TAG,
             docs=docs.GENERATE_STREAM,
         ),
-        CallRoute("/worker_generate", partial(generate, services), cumulative_style, tag=TAG, docs=docs.GENERATE),
+        *[
+            CallRoute(path, partial(answer, services), cumulative_style, tag=TAG, docs=described)
+            for path, answer, described in (
+                ("/worker_generate", generate, docs.GENERATE),
+                ("/worker_get_embeddings", get_embeddings, docs_of_questions.GET_EMBEDDINGS),
+                ("/count_token", count_token, docs_of_questions.COUNT_TOKEN),
+                ("/model_details", model_details, docs_of_questions.MODEL_DETAILS),
+                ("/worker_get_conv_template", get_conv_template, docs_of_questions.GET_CONV_TEMPLATE),
+            )
+        ],
         route("/worker_get_status", surface.get_status, docs=docs.GET_STATUS),
         route("/register_worker", surface.register_worker, docs=docs.REGISTER_WORKER),
         route("/refresh_all_workers", surface.refresh_all_workers, docs=docs.REFRESH_ALL_WORKERS),

@@ -18,6 +18,7 @@ from broker_controller.http.call import Call
 from broker_controller.image_urls import check_urls
 from broker_controller.links import Links
 from broker_controller.nesting import read_hops
+from broker_controller.questions import Questions
 from broker_controller.queue_watch import QueueWatch
 from broker_controller.request_sender import Submission
 from broker_controller.responses.keeper import Keeper
@@ -30,7 +31,7 @@ from broker_wire.messages import HOPS_HEADER, Operation, ResumeMode
 GeneratingBodyT = TypeVar("GeneratingBodyT", bound=ChatBody | CompletionBody | EmbeddingBody | GenerateBody)
 
 
-_HOPS = HOPS_HEADER.lower().encode()
+HOPS = HOPS_HEADER.lower().encode()
 
 
 class Services(Struct, frozen=True):
@@ -43,6 +44,7 @@ class Services(Struct, frozen=True):
     queues: QueueWatch
     garbage: GarbageBin
     bridges: Bridges
+    questions: Questions
     settings: Settings
     keeper: Keeper
 
@@ -85,7 +87,7 @@ class Services(Struct, frozen=True):
             pinned_worker=worker,
             resume=_wished_resume(call),
             session=self._session(call, model, body),
-            hops=read_hops(call.header(_HOPS)),
+            hops=read_hops(call.header(HOPS)),
         )
         return await self.gateway.submit(submission)
 

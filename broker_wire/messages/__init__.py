@@ -14,6 +14,8 @@ from broker_wire.messages.control import (
     Had,
     Introduce,
     Pause,
+    Question,
+    QuestionKind,
     Refuse,
     Resend,
     Resume,
@@ -21,6 +23,7 @@ from broker_wire.messages.control import (
     Stop,
 )
 from broker_wire.messages.fleet import (
+    MAX_CONVERSATION_BYTES,
     Ability,
     Announce,
     FleetMessage,
@@ -50,6 +53,7 @@ from broker_wire.messages.kept import (
     Sent,
 )
 from broker_wire.messages.replies import (
+    Answered,
     Ask,
     Batch,
     End,
@@ -70,11 +74,13 @@ from broker_wire.messages.version import PROTOCOL_MAJOR, PROTOCOL_MINOR, PROTOCO
 
 __all__ = [
     "HOPS_HEADER",
+    "MAX_CONVERSATION_BYTES",
     "PROTOCOL_MAJOR",
     "PROTOCOL_MINOR",
     "PROTOCOL_VERSION",
     "Ability",
     "Announce",
+    "Answered",
     "Ask",
     "Batch",
     "Begun",
@@ -111,6 +117,8 @@ __all__ = [
     "Pause",
     "Piece",
     "Progress",
+    "Question",
+    "QuestionKind",
     "Record",
     "Records",
     "Refuse",

@@ -1,5 +1,7 @@
 """Control: a controller to all workers, to those of a model, or to one instance."""
 
+from enum import StrEnum
+
 from msgspec import Struct
 
 from broker_wire.messages.version import type_tag
@@ -107,6 +109,34 @@ class Resume(Struct, frozen=True, tag="resume", tag_field=type_tag):
     stream: int
 
 
+class QuestionKind(StrEnum):
+    """What can be asked about a model beside requests, in the words of FastChat's worker protocol."""
+
+    COUNT_TOKENS = "count_tokens"
+    CONTEXT_LENGTH = "context_length"
+    CONVERSATION = "conversation"
+
+
+class Question(Struct, frozen=True, tag="question", tag_field=type_tag, omit_defaults=True):
+    """Tell at once, outside of the slots: answered with `Answered`. Only for whoever says in its card that it answers.
+
+    Attributes:
+        stream: number of the question, of the same count as the numbers of requests.
+        kind: a value of `QuestionKind`, or of a newer one.
+        remaining: seconds for which the controller waits.
+        body: the client's JSON, untouched.
+        hops: controllers that it came through before this one.
+    """
+
+    controller: str
+    stream: int
+    kind: str
+    model: str
+    remaining: float
+    body: bytes
+    hops: int = 0
+
+
 class Drain(Struct, frozen=True, tag="drain", tag_field=type_tag):
     """Take no new request, finish what runs, say goodbye, leave."""
 
@@ -120,4 +150,4 @@ class Refuse(Struct, frozen=True, tag="refuse", tag_field=type_tag):
     reason: str
 
 
-ControlMessage = RollCall | Introduce | Go | Stop | Cancel | Done | Resend | Pause | Resume | Drain | Refuse
+ControlMessage = RollCall | Introduce | Go | Stop | Cancel | Done | Resend | Pause | Resume | Question | Drain | Refuse

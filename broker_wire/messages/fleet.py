@@ -1,10 +1,14 @@
 """Fleet: workers (and controllers that bridge) to all controllers."""
 
 from enum import StrEnum
+from typing import Annotated
 
-from msgspec import Struct
+from msgspec import Meta, Struct
 
 from broker_wire.messages.version import PROTOCOL_VERSION, type_tag
+
+MAX_CONVERSATION_BYTES = 16 * 1024
+"""Of a model's conversation template: it goes with every announce. FastChat's longest has 4 KB."""
 
 
 class Ability(StrEnum):
@@ -29,12 +33,17 @@ class ModelCard(Struct, frozen=True, omit_defaults=True):
     Attributes:
         context_length: in tokens; None where the engine does not say.
         streams: its answers come in pieces. One that comes in one piece may take as long as its deadline allows.
+        conversation: JSON with the fields of FastChat's `Conversation`, which tell how a chat is written as a prompt;
+            b"" where the worker does not tell.
+        answers: which questions the worker answers, by the values of `QuestionKind` or of a newer one.
     """
 
     name: str
     abilities: tuple[Ability, ...] = (Ability.CHAT, Ability.COMPLETION)
     context_length: int | None = None
     streams: bool = True
+    conversation: Annotated[bytes, Meta(max_length=MAX_CONVERSATION_BYTES)] = b""
+    answers: tuple[str, ...] = ()
 
 
 class Load(Struct, frozen=True, omit_defaults=True):

@@ -128,7 +128,16 @@ class Progress(Struct, frozen=True, array_like=True, tag="k"):
     attempt: int
 
 
-Frame = Started | Ask | Texts | Piece | End | Failed | Gone | GivenBack | Progress
+class Answered(Struct, frozen=True, array_like=True, tag="q"):
+    """The answer to `Question`: the JSON that the client gets, or why there is none."""
+
+    stream: int
+    body: bytes = b""
+    failure: FailureKind | None = None
+    message: str = ""
+
+
+Frame = Started | Ask | Texts | Piece | End | Failed | Gone | GivenBack | Progress | Answered
 
 
 class Batch(Struct, frozen=True, tag="batch", tag_field=type_tag):

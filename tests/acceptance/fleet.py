@@ -35,6 +35,10 @@ class Fleet:
         """Start an `echo` worker."""
         return self._processes.start("workers-shim", "echo", "--model", model, "--name", name, *self._common, *options)
 
+    def llamacpp_worker(self, model: str, *options: str) -> Process:
+        """Start a `llamacpp` worker with the small model."""
+        return self._processes.start("workers-shim", "llamacpp", "--model", model, *self._common, *options)
+
     def any_answer_worker(self, name: str, *options: str) -> Process:
         """Start a worker of `any_answer`."""
         program = ("-m", "tests.acceptance.any_answer", "--name", name)

@@ -2,12 +2,15 @@
 
 import itertools
 import json
+from collections.abc import Callable
 from typing import Any
 
 import pytest
 import requests
 
 from tests.acceptance.fleet import Fleet, echo_text
+from tests.processes import Processes
+from tests.waiting import eventually_sync
 
 PROMPT = "A chat between a human and an assistant. ###Human: Tell me a story. ###Assistant:"
 WITHIN = 30.0
@@ -70,3 +73,37 @@ def test_no_worker_is_an_empty_address_and_code_2(fleet: Fleet) -> None:
     assert last["error_code"] == 2
     assert "'m'" in last["text"]
     assert "NETWORK ERROR" not in last["text"]
+
+
+def test_the_images_of_its_gradio_server_reach_an_old_worker_as_they_were_sent(
+    fleet: Fleet, processes: Processes, free_port: Callable[[], int]
+) -> None:
+    controller = fleet.controller()
+    url = f"http://localhost:{free_port()}"
+    worker = processes.start("python", "-m", "tests.old_workers", "llava", "--port", url.rpartition(":")[2])
+    worker.wait_for_output("Uvicorn running")
+    controller.post("/register_worker", {"worker_name": url, "check_heart_beat": True})
+    eventually_sync(
+        lambda: controller.workers() == {url: "ready"} and controller.get("/status")["workers"][0]["instance"]
+    )
+
+    controller.post("/refresh_all_workers")
+    assert controller.post("/list_models") == {"models": ["m"]}
+    address = controller.post("/get_worker_address", {"model": "m"})["address"]
+    body = {
+        "model": "m",
+        "prompt": "A chat. USER: <image>\n<image>\nSAY a cat| ASSISTANT:",
+        "temperature": 0.2,
+        "top_p": 0.7,
+        "max_new_tokens": 512,
+        "stop": "</s>",
+        "images": ["iVBORw0KGgo=", "iVBORw0KGgp="],
+    }
+    headers = {"User-Agent": "LLaVA Client"}
+    response = requests.post(f"{address}/worker_generate_stream", headers=headers, json=body, stream=True, timeout=10)
+    chunks = response.iter_lines(decode_unicode=False, delimiter=b"\0")
+    parts = [json.loads(chunk.decode()) for chunk in chunks if chunk]
+
+    assert {part["error_code"] for part in parts} == {0}
+    assert parts[-1]["text"] == f"{body['prompt']}a cat"
+    assert requests.get(f"{url}/seen", timeout=WITHIN).json()["parameters"] == body | {"echo": False}

@@ -128,9 +128,9 @@ class HandWorker:
         """Send a batch."""
         self.publish(self._topology.replies, controller, Batch(self.instance, list(frames)), mandatory=True)
 
-    def announce(self, *, streams: bool = True, **fields: object) -> None:
+    def announce(self, *, streams: bool = True, answers: tuple[str, ...] = (), **fields: object) -> None:
         """Say who it is."""
-        models = (ModelCard(self._model, streams=streams),)
+        models = (ModelCard(self._model, streams=streams, answers=answers),)
         message = Announce(self.name, self.instance, models=models, **fields)  # type: ignore[arg-type]
         self.say(message)
 

@@ -20,7 +20,7 @@ from tests.integration.llamacpp_runs import (
 )
 from workers_shim import Worker
 from workers_shim.engines import llamacpp
-from workers_shim.engines.llamacpp_tokens import TokenCounter
+from workers_shim.engines.llamacpp_text import LlamaCppText
 from workers_shim.execution import EngineExecutor
 
 
@@ -191,7 +191,7 @@ async def test_a_request_that_cannot_be_served_hears_why(
 
 
 async def test_nothing_but_ours_gets_into_its_http_port(engine: llamacpp.LlamaCpp) -> None:
-    stranger = TokenCounter(engine.address, "guessed")
+    stranger = LlamaCppText(engine.address, "guessed")
 
     with pytest.raises(RuntimeError, match="401"):
         await asyncio.to_thread(stranger.count, "a")
@@ -203,6 +203,19 @@ def test_the_worker_announces_its_context_and_the_files_name(engine: llamacpp.Ll
 
     [card] = worker.models
     assert (card.name, card.context_length) == ("SmolLM2-135M-Instruct.Q4_1", CONTEXT)
+    assert card.answers == ("count_tokens",)
+    conversation = json.loads(card.conversation)
+    assert conversation["roles"] == ["<|im_start|>user\n", "<|im_start|>assistant\n"]
+    assert "SmolLM" in conversation["system_message"]
+
+
+async def test_a_prompt_has_as_many_tokens_as_its_completion_says(
+    engine: llamacpp.LlamaCpp, executor: EngineExecutor
+) -> None:
+    prompt = "<|im_start|>user\nWhat is gravity?<|im_end|>\n<|im_start|>assistant\n"
+    stream = await answer(executor, prompt=prompt, max_tokens=1)
+
+    assert await asyncio.to_thread(engine.count_tokens, prompt) == usage_of(stream).prompt_tokens
 
 
 @pytest.mark.parametrize(

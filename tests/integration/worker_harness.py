@@ -23,6 +23,7 @@ from broker_wire.amqp import (
 from broker_wire.errors import BrokerError
 from broker_wire.messages import (
     Announce,
+    Answered,
     Ask,
     Batch,
     ControlMessage,
@@ -31,6 +32,7 @@ from broker_wire.messages import (
     Generate,
     ModelCard,
     Operation,
+    Question,
     Started,
     Texts,
 )
@@ -62,6 +64,9 @@ class HandExecutor:
     def start(self, assignment: Assignment, stream: OutgoingStream) -> None:
         self.started.append((assignment, stream))
 
+    def ask(self, question: Question, reply: Callable[[Answered], None]) -> None:
+        reply(Answered(question.stream, question.body))
+
     async def next(self) -> tuple[Assignment, OutgoingStream]:
         """The next one that was started."""
         await eventually(lambda: len(self.started) > self._next, WITHIN)
@@ -85,6 +90,9 @@ class EchoExecutor:
         stream.offer(assignment.generate.body.decode())
         stream.end()
         stream.released()
+
+    def ask(self, question: Question, reply: Callable[[Answered], None]) -> None:
+        reply(Answered(question.stream, question.body))
 
 
 class ControllerDouble:

@@ -205,6 +205,21 @@ class KeeperDouble:
         return {"kept": len(self.shelf), "bytes": self.shelf.size, "running": 0}
 
 
+class QuestionsDouble:
+    """Keeps what is asked, and answers it with `answer`, or refuses."""
+
+    def __init__(self) -> None:
+        self.asked: list[tuple[Any, ...]] = []
+        self.answer = b"{}"
+        self.refusal: ServiceError | None = None
+
+    async def ask(self, *question: Any) -> bytes:
+        self.asked.append(question)
+        if self.refusal is not None:
+            raise self.refusal
+        return self.answer
+
+
 class World:
     """One application with everything around it. `settings` are fields of `Settings`."""
 
@@ -213,6 +228,7 @@ class World:
         self.fleet = FleetDouble()
         self.bridges = BridgesDouble()
         self.keeper = KeeperDouble()
+        self.questions = QuestionsDouble()
         self.links = SimpleNamespace(up=True, blocked=False, problem="", server_version=(4, 0, 5))
         self.queues = SimpleNamespace(lengths={}, waiting=0)
         self.controller = Controller(dispatch_method)
@@ -226,6 +242,7 @@ class World:
             settings=Settings(**settings),
             bridges=cast("Any", self.bridges),
             keeper=cast("Any", self.keeper),
+            questions=cast("Any", self.questions),
         )
         self.app: FastAPI = create_app(self.services)
 

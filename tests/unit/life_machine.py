@@ -37,7 +37,9 @@ class LifeMachine(RuleBasedStateMachine):
         gateway: Any = GatewayDouble(self)
         links: Any = LinksDouble(self)
         self.garbage = GarbageBin()
-        self.reader = ReplyReader(gateway, links, Registry(), self.garbage, clock=lambda: self.fleet.now)
+        self.reader = ReplyReader(
+            gateway, links, Registry(), self.garbage, on_answer=print, clock=lambda: self.fleet.now
+        )
 
     @property
     def over(self) -> bool:

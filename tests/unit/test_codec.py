@@ -1,5 +1,7 @@
 """Bytes to messages and back; garbage, newer peers and other versions are told apart."""
 
+from contextlib import nullcontext
+
 import msgspec
 import pytest
 from hypothesis import given
@@ -8,7 +10,9 @@ from hypothesis import strategies as st
 from broker_wire import codec
 from broker_wire.errors import GarbageError, IncompatibleError
 from broker_wire.messages import (
+    MAX_CONVERSATION_BYTES,
     Announce,
+    Answered,
     Ask,
     Batch,
     Cancel,
@@ -29,6 +33,8 @@ from broker_wire.messages import (
     Operation,
     Piece,
     Progress,
+    Question,
+    QuestionKind,
     Resend,
     RollCall,
     Started,
@@ -54,6 +60,7 @@ CONTROL = [
     Cancel("c", 1, 30.0),
     Done("c", (1, 2)),
     Resend("c", ((1, 2, 3),)),
+    Question("c", 1, QuestionKind.COUNT_TOKENS, "m", 4.0, b"{}"),
 ]
 FRAMES: list[Frame] = [
     Started(1, 1, "w", "i"),
@@ -65,6 +72,8 @@ FRAMES: list[Frame] = [
     Gone(1, 1),
     GivenBack(1, 1),
     Progress(1, 1),
+    Answered(1, b"{}"),
+    Answered(1, failure=FailureKind.ENGINE, message="boom"),
 ]
 
 
@@ -93,6 +102,13 @@ def test_a_newer_peer_may_add_fields() -> None:
     assert codec.decode_fleet(newer, codec.CONTENT_TYPE) == Goodbye("w", "i")
     frame = msgspec.msgpack.encode({"t": "batch", "instance": "i", "frames": [["k", 1, 1, "news"]]})
     assert codec.decode_reply(frame, codec.CONTENT_TYPE) == Batch("i", [Progress(1, 1)])
+
+
+def test_a_conversation_template_that_is_too_long_is_no_announce() -> None:
+    for size in (MAX_CONVERSATION_BYTES, MAX_CONVERSATION_BYTES + 1):
+        announce = codec.encode(Announce("w", "i", models=(ModelCard("m", conversation=b"x" * size),)))
+        with pytest.raises(GarbageError) if size > MAX_CONVERSATION_BYTES else nullcontext():
+            codec.decode_fleet(announce, codec.CONTENT_TYPE)
 
 
 def test_another_major_version_is_named() -> None:

@@ -141,6 +141,10 @@ async def test_the_docs_show_every_endpoint_with_examples() -> None:
         "/v1/responses/{response_id}/cancel",
         "/worker_generate_stream",
         "/worker_generate",
+        "/worker_get_embeddings",
+        "/count_token",
+        "/model_details",
+        "/worker_get_conv_template",
         "/worker_get_status",
         "/register_worker",
         "/refresh_all_workers",
@@ -151,6 +155,10 @@ async def test_the_docs_show_every_endpoint_with_examples() -> None:
         "/receive_heart_beat",
         "/worker/{name}/worker_generate_stream",
         "/worker/{name}/worker_generate",
+        "/worker/{name}/worker_get_embeddings",
+        "/worker/{name}/count_token",
+        "/worker/{name}/model_details",
+        "/worker/{name}/worker_get_conv_template",
         "/worker/{name}/worker_get_status",
     ]
     gets = ["/v1/models", "/v1/models/{model}", "/healthz", "/readyz", "/status", "/test_connection"]

@@ -132,6 +132,15 @@ def test_registering_again_ends_the_loss_of_a_bridge_that_was_all_that_was_known
     assert candidates(registry) == [URL]
 
 
+def test_a_registration_leaves_what_the_bridge_says_of_the_same_models(registry: Registry) -> None:
+    told = ModelCard("m", answers=("count_tokens",))
+    registry.apply_announce(Announce(URL, "i1", models=(told,), bridged=True), 0.0)
+    registry.register_http(URL, True, STATUS, False, 1.0)
+    assert registry.workers()[0].models == (told,)
+    registry.register_http(URL, True, WorkerStatus(("n",), 1.0, 0), False, 2.0)
+    assert registry.models() == {"n"}
+
+
 def test_a_bridge_of_another_version_does_not_hide_the_worker(registry: Registry) -> None:
     assert registry.apply_stranger(Stranger(URL, "i1", "2.0"), 1.0) is Change.IGNORED
     assert candidates(registry) == [URL]

@@ -25,7 +25,7 @@ def test_logprobs_that_a_client_does_not_read_hold_its_engine_and_count() -> Non
     )
     links: Any = SimpleNamespace(topology=Topology(), on_consumer_up=[])
     registry: Any = SimpleNamespace(workers=list)
-    reader = ReplyReader(gateway, links, registry, GarbageBin())
+    reader = ReplyReader(gateway, links, registry, GarbageBin(), on_answer=print)
     piece = Piece(7, 1, 0, "a", logprobs=b"[%b]" % (b"1" * HIGH_WATER))
     reader._on_delivery(as_delivered(Batch("i", [piece])))
     assert stream.paused

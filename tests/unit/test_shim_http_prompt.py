@@ -17,27 +17,66 @@ def template(**fields: object) -> dict[str, object]:
     return {"conv": {"name": "t", "roles": ["user", "bot"], "messages": [], "offset": 0, "sep": "|", **fields}}
 
 
-@pytest.mark.parametrize(
-    ("fields", "expected"),
-    [
-        ({"sep_style": 1}, "Be brief.|user: Hi|bot: Hello|user: And?|bot:"),
-        ({"sep_style": 2, "sep2": "~"}, "Be brief.|user: Hi|bot: Hello~user: And?|bot:"),
-        ({"sep_style": 3}, "Be brief.|user: Hi|bot: Hello|user: And?|bot: "),
-        ({"sep_style": 4}, "Be brief.userHi|botHello|userAnd?|bot"),
-        ({"sep_style": 5, "sep2": "~"}, "Be brief.userHi|botHello~userAnd?|bot"),
-        ({"sep_style": 6}, "Be brief.|user\nHi|bot\nHello|user\nAnd?|bot\n"),
-        (
-            {"sep_style": 10, "system_template": "<sys>{system_message}"},
-            "<sys>Be brief.|\nuser\nHi|\nbot\nHello|\nuser\nAnd?|\nbot\n",
-        ),
-        ({"sep_style": 15}, "Be brief.|user:\nHi|bot:\nHello|user:\nAnd?|bot:\n"),
-    ],
-)
+ANY_VERSION = [
+    ({"sep_style": 1}, "Be brief.|user: Hi|bot: Hello|user: And?|bot:"),
+    ({"sep_style": 2, "sep2": "~"}, "Be brief.|user: Hi|bot: Hello~user: And?|bot:"),
+    ({"sep_style": 3}, "Be brief.|user: Hi|bot: Hello|user: And?|bot: "),
+    ({"sep_style": 4}, "Be brief.userHi|botHello|userAnd?|bot"),
+    ({"sep_style": 5, "sep2": "~"}, "Be brief.userHi|botHello~userAnd?|bot"),
+    ({"sep_style": 6}, "Be brief.|user\nHi|bot\nHello|user\nAnd?|bot\n"),
+    (
+        {"sep_style": 7, "sep2": "~", "system_template": "[INST] <{system_message}> "},
+        "[INST] <Be brief.> Hi bot Hello~user And?|bot",
+    ),
+]
+CHATML = "<sys>Be brief.|\nuser\nHi|\nbot\nHello|\nuser\nAnd?|\nbot\n"
+SYSTEM = {"system_template": "<sys>{system_message}"}
+CHATINTERN = "<sys>Be brief.<s>user:Hi|\nbot:Hello~\n<s>user:And?|\nbot:"
+RELEASED = [
+    *ANY_VERSION,
+    ({"sep_style": 9, **SYSTEM}, CHATML),
+    ({"sep_style": 10, "sep2": "~", **SYSTEM}, CHATINTERN),
+    ({"sep_style": 14}, "Be brief.|user:\nHi|bot:\nHello|user:\nAnd?|bot:\n"),
+]
+LATER = [
+    *ANY_VERSION,
+    (
+        {"sep_style": 8},
+        "<|begin_of_text|>Be brief."
+        "<|start_header_id|>user<|end_header_id|>\n\nHi<|eot_id|>"
+        "<|start_header_id|>bot<|end_header_id|>\n\nHello<|eot_id|>"
+        "<|start_header_id|>user<|end_header_id|>\n\nAnd?<|eot_id|>"
+        "<|start_header_id|>bot<|end_header_id|>\n\n",
+    ),
+    ({"sep_style": 10, **SYSTEM}, CHATML),
+    ({"sep_style": 11, "sep2": "~", **SYSTEM}, CHATINTERN),
+    ({"sep_style": 15}, "Be brief.|user:\nHi|bot:\nHello|user:\nAnd?|bot:\n"),
+]
+
+
+@pytest.mark.parametrize(("fields", "expected"), RELEASED)
 def test_a_chat_is_written_by_the_workers_own_template(fields: dict[str, object], expected: str) -> None:
     conversation = conversation_from(template(**fields))
 
     assert conversation is not None
     assert render(conversation, CHAT) == expected
+
+
+@pytest.mark.parametrize(("fields", "expected"), LATER)
+def test_the_numbers_of_styles_after_the_last_release_are_told_by_a_field_of_that_time(
+    fields: dict[str, object], expected: str
+) -> None:
+    conversation = conversation_from(template(max_image_size_mb=None, **fields))
+
+    assert conversation is not None
+    assert render(conversation, CHAT) == expected
+
+
+def test_braces_around_the_system_prompt_are_those_of_a_format_string() -> None:
+    conversation = conversation_from(template(sep_style=4, system_template="{{{system_message}}} {0.x} "))
+
+    assert conversation is not None
+    assert render(conversation, CHAT[:2]) == "{Be brief.} {0.x} userHi|bot"
 
 
 def test_a_template_may_begin_with_turns_of_its_own_and_with_no_system_prompt() -> None:

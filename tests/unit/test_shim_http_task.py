@@ -5,11 +5,12 @@ import pytest
 
 from broker_wire.messages import Generate, Operation
 from workers_shim import Request, RequestError
-from workers_shim.engines.http.prompt import VICUNA, Conversation
+from workers_shim.engines.http.prompt import VICUNA, Conversation, Template
+from workers_shim.engines.http.styles import LATER
 from workers_shim.engines.http.task import DEFAULT_MAX_TOKENS, UNSEEN_STOP, Begun, estimate_tokens, go_on, make_task
 from workers_shim.request_body import parse_request
 
-FASTCHAT = Conversation(sep_style=6, sep="\n", stop_str=["<end>"], stop_token_ids=[2])
+FASTCHAT = Conversation(Template(sep_style=6, sep="\n", stop_str=["<end>"], stop_token_ids=[2]), LATER[6])
 
 
 class NoLink:
@@ -115,7 +116,6 @@ def test_fastchats_worker_gets_images_as_they_are_and_llavas_their_data() -> Non
 @pytest.mark.parametrize(
     ("operation", "body"),
     [
-        (Operation.EMBEDDING, {"input": "p"}),
         (Operation.COMPLETION, {"prompt": ["one", "two"]}),
         (Operation.COMPLETION, {"prompt": "p", "n": 2}),
         (Operation.CHAT, {"messages": [{"role": "tool", "content": "42"}]}),

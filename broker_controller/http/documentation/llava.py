@@ -1,4 +1,4 @@
-"""LLaVA's and FastChat's endpoints: the controller protocol, and the worker protocol for one worker."""
+"""LLaVA's and FastChat's endpoints: the controller protocol."""
 
 from broker_controller.errors import (
     AddressRefusedError,
@@ -6,7 +6,6 @@ from broker_controller.errors import (
     LoopError,
     OverloadedError,
     RequestTooLargeError,
-    WorkerNotFoundError,
 )
 from broker_controller.http.answer_types import (
     Detail,
@@ -40,7 +39,7 @@ from broker_controller.http.documentation.parts import (
 )
 from broker_controller.http.errors import cumulative_style, detail_style
 
-_GENERATE_BODY = body(
+GENERATE_BODY = body(
     object_of(
         ["model", "prompt"],
         model=TEXT,
@@ -61,7 +60,7 @@ _CODES = (
 _HEADERS = START_HEADERS | {"Retry-After": RETRY_AFTER["Retry-After"] | {"required": False}}
 _EXAMPLE = "USER: Say hello ASSISTANT: Hello there"
 _GENERATE_REFUSALS = refusals(cumulative_style, GeneratedText, [BadRequestError, RequestTooLargeError, LoopError])
-_GENERATE_STREAM_ANSWERS = {
+GENERATE_STREAM_ANSWERS = {
     "200": answer(
         "JSON objects, each followed by a NUL byte",
         GeneratedText(_EXAMPLE, 0, TokenUsage(12, 2, 14), "stop"),
@@ -70,11 +69,11 @@ _GENERATE_STREAM_ANSWERS = {
     ),
     **_GENERATE_REFUSALS,
 }
-_GENERATE_ANSWERS = {
+GENERATE_ANSWERS = {
     "200": answer("The whole text", GeneratedText(_EXAMPLE, 0, TokenUsage(12, 2, 14), "stop"), _HEADERS),
     **_GENERATE_REFUSALS,
 }
-_STATUS_ANSWERS = {"200": answer("The status", WorkerStatusAnswer([MODEL], 2.0, 3))}
+STATUS_ANSWERS = {"200": answer("The status", WorkerStatusAnswer([MODEL], 2.0, 3))}
 _FLEET_ANSWERS = {"200": answer("The status", FleetStatusAnswer([MODEL], 2.0, 3, "6b86b273ff34fce1"))}
 _BODY_ERRORS = (BadRequestError, RequestTooLargeError, OverloadedError)
 _BODY_REFUSED = refusals(detail_style, Detail, _BODY_ERRORS)
@@ -82,13 +81,11 @@ _BODY_REFUSED = refusals(detail_style, Detail, _BODY_ERRORS)
 GENERATE_STREAM = operation(
     "Stream an answer",
     f"Each object holds the whole text so far. While a request waits, a lone NUL is sent every 5 s. {_CODES}",
-    _GENERATE_STREAM_ANSWERS,
-    _GENERATE_BODY,
+    GENERATE_STREAM_ANSWERS,
+    GENERATE_BODY,
     parameters=RESUME + SESSION,
 )
-GENERATE = operation(
-    "Give a whole answer", f"FastChat's. {_CODES}", _GENERATE_ANSWERS, _GENERATE_BODY, RESUME + SESSION
-)
+GENERATE = operation("Give a whole answer", f"FastChat's. {_CODES}", GENERATE_ANSWERS, GENERATE_BODY, RESUME + SESSION)
 GET_STATUS = operation(
     "The fleet as if it were one worker",
     "The speeds and queue lengths are sums, so that a controller can register at another one. "
@@ -146,27 +143,4 @@ RECEIVE_HEART_BEAT = operation(
         object_of(["worker_name", "queue_length"], worker_name=TEXT, queue_length=INTEGER),
         {"worker_name": "http://localhost:21002", "queue_length": 1},
     ),
-)
-
-# --- one worker --------------------------------------------------------------------------------------------------
-
-_NAME = [{"name": "name", "in": "path", "required": True, "schema": TEXT, "description": "the worker's name"}]
-ONE_GENERATE_STREAM = operation(
-    "Stream an answer of this worker",
-    GENERATE_STREAM["description"],
-    _GENERATE_STREAM_ANSWERS,
-    _GENERATE_BODY,
-    _NAME + RESUME,
-)
-ONE_GENERATE = operation(
-    "Give a whole answer of this worker", GENERATE["description"], _GENERATE_ANSWERS, _GENERATE_BODY, _NAME + RESUME
-)
-ONE_GET_STATUS = operation(
-    "This worker's status",
-    "As the worker itself would answer.",
-    {
-        **_STATUS_ANSWERS,
-        **refusals(detail_style, Detail, [BadRequestError, WorkerNotFoundError]),
-    },
-    parameters=_NAME,
 )

@@ -80,6 +80,10 @@ SESSION: list[Part] = [
     }
 ]
 
+WORKER_NAME: list[Part] = [
+    {"name": "name", "in": "path", "required": True, "schema": TEXT, "description": "the worker's name"}
+]
+
 
 def components() -> dict[str, Part]:
     """The schemas of all answers, by name."""
@@ -119,6 +123,15 @@ def with_events(whole: Part, kind: type[Struct], example: str) -> Part:
     data = {"anyOf": [{"const": "[DONE]"}, TEXT | {"contentMediaType": "application/json", "contentSchema": content}]}
     events = {"text/event-stream": {"schema": object_of(["data"], data=data), "example": example}}
     return whole | {"content": whole["content"] | events}
+
+
+def with_errors(whole: Part, form: type[Struct]) -> Part:
+    """The answer, or with the same status an error in this form."""
+    content = {
+        media_type: said | {"schema": {"anyOf": [said["schema"], schema_of(form)]}}
+        for media_type, said in whole["content"].items()
+    }
+    return whole | {"content": content}
 
 
 def refusals(style: ErrorStyle, form: type[Struct], kinds: Iterable[type[ServiceError]]) -> dict[str, Part]:

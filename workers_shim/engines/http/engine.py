@@ -15,9 +15,10 @@ from urllib.parse import quote
 
 import msgspec
 
-from broker_wire.messages import HOPS_HEADER
+from broker_wire.messages import HOPS_HEADER, Operation
 from workers_shim import Chunk, Lost, Request, RequestError, Unavailable, Usage
 from workers_shim.cumulative import Answer, Deltas
+from workers_shim.engines.http.embeddings import embed
 from workers_shim.engines.http.old_worker import (
     BrokenOffError,
     NotThereError,
@@ -63,7 +64,11 @@ class HttpEngine:
         request.model = self.their_names.get(request.model, request.model)
         self.running += 1
         try:
-            task = make_task(request, await self._conversation(request.model))
+            if request.operation is Operation.EMBEDDING:
+                async for part in embed(self._worker, request, _headers_of(request)):
+                    yield part
+                return
+            task = make_task(request, await self._conversation(request))
             if has_begun:
                 task = go_on(task, await self._measure(request, task))
                 if task.is_complete:
@@ -115,8 +120,8 @@ class HttpEngine:
         """
         text = request.resume_text
         try:
-            prompt_tokens = await self._count(request.model, task.prompt)
-            both = await self._count(request.model, task.prompt + text)
+            prompt_tokens = await self._count(request, task.prompt)
+            both = await self._count(request, task.prompt + text)
         except UnreachableError:
             raise
         except OldWorkerError as error:
@@ -124,19 +129,21 @@ class HttpEngine:
             return Begun(text, estimate_tokens(text))
         return Begun(text, max(0, both - prompt_tokens), prompt_tokens)
 
-    async def _count(self, model: str, text: str) -> int:
+    async def _count(self, request: Request, text: str) -> int:
         """Raises: OldWorkerError."""
-        answer = await self._worker.ask("/count_token", {"model": model, "prompt": text})
+        question = {"model": request.model, "prompt": text}
+        answer = await self._worker.ask("/count_token", question, _headers_of(request))
         count = answer.get("count") if isinstance(answer, dict) and not answer.get("error_code") else None
         if not isinstance(count, int):
             raise OldWorkerError("the answer to /count_token is no count")
         return count
 
-    async def _conversation(self, model: str) -> Conversation | None:
+    async def _conversation(self, request: Request) -> Conversation | None:
         """The model's template, asked for once; None for a worker that does not tell."""
+        model = request.model
         if model not in self._conversations:
             try:
-                answer = await self._worker.ask("/worker_get_conv_template", {"model": model})
+                answer = await self._worker.ask("/worker_get_conv_template", {"model": model}, _headers_of(request))
             except NotThereError:
                 answer = None
             except UnreachableError:

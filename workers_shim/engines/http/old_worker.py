@@ -65,21 +65,42 @@ class OldWorker:
         self.address = address
         self._tls = tls
 
-    async def ask(self, path: str, question: dict[str, Any]) -> object:
-        """A question that is answered at once; returns its JSON.
+    async def ask(self, path: str, question: dict[str, Any], headers: Mapping[str, str] | None = None) -> object:
+        """A question that is answered at once; returns its JSON. `headers` go with it.
 
         Raises: OldWorkerError.
         """
-        async with self._post(path, question, read_timeout=CONNECT_TIMEOUT) as response:
-            body = bytearray()
-            async for data in response.aiter_raw():
-                body += data
-                if len(body) > MAX_ANSWER_BYTES:
-                    raise OldWorkerError(f"{self._name}{path} answers with more than {MAX_ANSWER_BYTES} bytes")
+        answer = await self.pass_on(path, msgspec.json.encode(question), headers)
         try:
-            return json.loads(body)
+            return json.loads(answer)
         except (ValueError, RecursionError) as error:
             raise OldWorkerError(f"{self._name}{path} answers with something that is no JSON") from error
+
+    async def pass_on(
+        self,
+        path: str,
+        body: bytes,
+        headers: Mapping[str, str] | None = None,
+        *,
+        timeout: float = CONNECT_TIMEOUT,
+        limit: int = MAX_ANSWER_BYTES,
+    ) -> bytes:
+        """The same with the bytes of the question's JSON, and of its answer.
+
+        Args:
+            headers: go with the question.
+            timeout: seconds in which the answer has to come, or to go on.
+            limit: bytes of the answer.
+
+        Raises: OldWorkerError.
+        """
+        answer = bytearray()
+        async with self._post(path, body, headers, read_timeout=timeout) as response:
+            async for data in response.aiter_raw():
+                answer += data
+                if len(answer) > limit:
+                    raise OldWorkerError(f"{self._name}{path} answers with more than {limit} bytes")
+        return bytes(answer)
 
     async def generate(
         self, parameters: dict[str, Any], headers: Mapping[str, str] | None = None
@@ -90,7 +111,8 @@ class OldWorker:
 
         Raises: OldWorkerError.
         """
-        async with self._post("/worker_generate_stream", parameters, headers, read_timeout=None) as response:
+        body = msgspec.json.encode(parameters)
+        async with self._post("/worker_generate_stream", body, headers, read_timeout=None) as response:
             buffer = bytearray()
             async for data in response.aiter_raw():
                 buffer += data
@@ -121,13 +143,13 @@ class OldWorker:
 
     @contextlib.asynccontextmanager
     async def _post(
-        self, path: str, body: dict[str, Any], headers: Mapping[str, str] | None = None, *, read_timeout: float | None
+        self, path: str, body: bytes, headers: Mapping[str, str] | None = None, *, read_timeout: float | None
     ) -> AsyncIterator[httpx.Response]:
         timeout = httpx.Timeout(CONNECT_TIMEOUT, read=read_timeout, write=WRITE_TIMEOUT)
         # No proxy and no password from the environment: the address that was checked is the one that is called.
         async with httpx.AsyncClient(verify=self._tls, timeout=timeout, trust_env=False) as client:
             try:
-                response = await self._send(client, path, msgspec.json.encode(body), headers or {})
+                response = await self._send(client, path, body, headers or {})
                 try:
                     await self._check(path, response)
                     yield response

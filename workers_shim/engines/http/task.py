@@ -71,8 +71,6 @@ def make_task(request: Request, conversation: Conversation | None) -> Task:
     """
     if request.operation is Operation.LLAVA:
         return _llava_task(request, conversation)
-    if request.operation is Operation.EMBEDDING:
-        raise RequestError(f"model {request.model!r} is served over HTTP by a worker that makes no embeddings")
     if request.parameters.get("n") not in (None, 1):
         raise RequestError("'n' has to be 1: this worker makes one answer at a time")
     limit = _limit_of(request)

@@ -15,6 +15,7 @@ from workers_shim import Worker
 from workers_shim.engines.http.address import HttpAddress
 from workers_shim.engines.http.engine import HttpEngine
 from workers_shim.engines.http.old_worker import CONNECT_TIMEOUT, OldWorker, OldWorkerError, UnreachableError
+from workers_shim.engines.http.questions import answers_of
 from workers_shim.engines.http.status import Status, abilities_of, choose_models, read_status
 
 _log = logging.getLogger(__name__)
@@ -133,7 +134,12 @@ class Watch:
         for ours, theirs in names.items() - self._served.items():
             with contextlib.suppress(TimeoutError):
                 self._worker.add_model(
-                    ours, self._engine.generate, abilities=abilities_of(theirs), resume="prefix", shared_loop=True
+                    ours,
+                    self._engine.generate,
+                    abilities=abilities_of(theirs),
+                    resume="prefix",
+                    shared_loop=True,
+                    answers=answers_of(self._client, names),
                 )
         self._served = dict(names)
 
