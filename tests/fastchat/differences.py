@@ -11,6 +11,7 @@ MALFORMED = "a malformed body"
 ERROR = "an error's text and `error_code`"
 ALLOWED = "`/register_worker` of an address outside the allow-list"
 THE_MODEL = "`model` in a call at a worker's address"
+WHO_TELLS = "the fleet's `/worker_get_status`"
 MORE = "the last object of a stream, where its headers could not say who gave it"
 WHO_GAVE_IT = frozenset({"worker", "attempts", "queue_time"})
 """Fields that ours may have more, by the row MORE."""
@@ -30,6 +31,7 @@ def _malformed(**ours: Any) -> Difference:
 
 
 DIFFERENCES = {
+    "status": Difference(WHO_TELLS, (200, {}), (200, {"controller": ""})),
     "register: nothing": _malformed(detail="has not the right form"),
     "register: no JSON": _malformed(detail="is not JSON"),
     "heartbeat: nothing": _malformed(detail="has not the right form"),
