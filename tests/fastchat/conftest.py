@@ -2,11 +2,12 @@
 
 import secrets
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 
 import httpx
 import pytest
 
-from broker_controller import amqp_probe
+from broker_controller.held_port import HeldPort
 from tests.acceptance.fleet import Fleet
 from tests.fastchat.programs import INTERPRETER, FastChat
 from tests.processes import Processes
@@ -25,16 +26,30 @@ def programs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Processes]:
 
 
 @pytest.fixture(scope="module")
-def fastchat(programs: Processes, tmp_path_factory: pytest.TempPathFactory) -> Iterator[FastChat]:
+def hold_port() -> Iterator[Callable[[], int]]:
+    """As `free_port`, for a module."""
+    with ExitStack() as held:
+
+        def hold() -> int:
+            port = HeldPort()
+            held.callback(port.close)
+            return port.number
+
+        yield hold
+
+
+@pytest.fixture(scope="module")
+def fastchat(
+    programs: Processes, hold_port: Callable[[], int], tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[FastChat]:
     """FastChat's programs."""
-    theirs = FastChat(programs, tmp_path_factory.mktemp("logs"))
+    theirs = FastChat(programs, hold_port, tmp_path_factory.mktemp("logs"))
     yield theirs
     theirs.end()
 
 
 @pytest.fixture(scope="module")
-def fleet(programs: Processes, broker_url: str) -> Iterator[Fleet]:
+def fleet(programs: Processes, hold_port: Callable[[], int], broker_url: str) -> Iterator[Fleet]:
     """Ours."""
-    free_port: Callable[[], int] = amqp_probe.free_port
     with httpx.Client(timeout=60) as client:
-        yield Fleet(programs, broker_url, f"t{secrets.token_hex(4)}", free_port, client)
+        yield Fleet(programs, broker_url, f"t{secrets.token_hex(4)}", hold_port, client)

@@ -1,11 +1,11 @@
 """Starts FastChat's own programs, unchanged, from their own environment. Used through the fixture `fastchat`."""
 
+from collections.abc import Callable
 from pathlib import Path
 
 import httpx
 import pytest
 
-from broker_controller.amqp_probe import free_port
 from tests.processes import Process, Processes
 from tests.waiting import eventually_sync
 
@@ -20,8 +20,9 @@ HEARTBEAT_INTERVAL = 1
 class FastChat:
     """What FastChat consists of."""
 
-    def __init__(self, processes: Processes, logs: Path) -> None:
+    def __init__(self, processes: Processes, free_port: Callable[[], int], logs: Path) -> None:
         self._processes = processes
+        self._free_port = free_port
         self._controllers: list[Process] = []
         self._env = {
             "PYTHONPATH": str(ROOT),
@@ -40,7 +41,7 @@ class FastChat:
 
     def controller(self) -> str:
         """Its controller."""
-        url, port = _address()
+        url, port = self._address()
         process = self.start("fastchat.serve.controller", "--host", "localhost", "--port", port)
         self._controllers.append(process)
         _wait_until_it_answers(process, f"{url}/test_connection")
@@ -48,7 +49,7 @@ class FastChat:
 
     def api_server(self, controller: str) -> str:
         """Its OpenAI server in front of a controller."""
-        url, port = _address()
+        url, port = self._address()
         arguments = ("--host", "localhost", "--port", port, "--controller-address", controller)
         process = self.start("fastchat.serve.openai_api_server", *arguments)
         _wait_until_it_answers(process, f"{url}/docs")
@@ -56,16 +57,15 @@ class FastChat:
 
     def worker(self, controller: str, model: str = "m", template: str = "qwen-7b-chat") -> tuple[str, Process]:
         """A worker of its base class, which registers at a controller before it listens, as they all do."""
-        url, port = _address()
+        url, port = self._address()
         arguments = ("--port", port, "--controller-address", controller, "--model", model, "--conv-template", template)
         process = self.start("tests.fastchat.model_worker", *arguments)
         _wait_until_it_answers(process, f"{url}/docs")
         return url, process
 
-
-def _address() -> tuple[str, str]:
-    port = free_port()
-    return f"http://localhost:{port}", str(port)
+    def _address(self) -> tuple[str, str]:
+        port = self._free_port()
+        return f"http://localhost:{port}", str(port)
 
 
 def _wait_until_it_answers(process: Process, url: str) -> None:
