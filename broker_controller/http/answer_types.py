@@ -9,6 +9,7 @@ from typing import Any, Literal
 from msgspec import UNSET, Struct, UnsetType
 
 from broker_controller.dispatch import DispatchMethod
+from broker_controller.http.question_types import ConversationTemplate, Embeddings, ModelDetails, TokenCount
 from broker_controller.http.response_types import DeletedResponse, InputItems, ResponseEvent, ResponseObject
 from broker_controller.process_facts import ProcessFacts
 from broker_controller.waiting_line import WaitingRequest
@@ -165,32 +166,6 @@ class GeneratedText(Struct, frozen=True):
     worker: str | UnsetType = UNSET
     attempts: int | UnsetType = UNSET
     queue_time: float | UnsetType = UNSET
-
-
-class TokenCount(Struct, frozen=True):
-    """How many tokens a text has."""
-
-    count: int
-    error_code: int
-
-
-class ModelDetails(Struct, frozen=True):
-    """In tokens; null where the worker does not say."""
-
-    context_length: int | None
-
-
-class ConversationTemplate(Struct, frozen=True):
-    """How a chat is written as one prompt: the fields of FastChat's `Conversation`."""
-
-    conv: dict[str, Any]
-
-
-class Embeddings(Struct, frozen=True):
-    """For each input the numbers, or their base64, as the worker gives them; and the tokens of all inputs."""
-
-    embedding: list[list[float] | str]
-    token_num: int
 
 
 class WorkerStatusAnswer(Struct, frozen=True):

@@ -1,13 +1,7 @@
 """FastChat's endpoints that are no generation, for any worker of a model and for one."""
 
 from broker_controller.errors import BadRequestError, LoopError, RequestTooLargeError
-from broker_controller.http.answer_types import (
-    ConversationTemplate,
-    Embeddings,
-    GeneratedText,
-    ModelDetails,
-    TokenCount,
-)
+from broker_controller.http.answer_types import GeneratedText
 from broker_controller.http.documentation.parts import (
     MODEL,
     RESUME,
@@ -24,6 +18,7 @@ from broker_controller.http.documentation.parts import (
     with_errors,
 )
 from broker_controller.http.errors import cumulative_style
+from broker_controller.http.question_types import ConversationTemplate, Embeddings, ModelDetails, TokenCount
 
 _CODES = (
     "Errors other than a malformed or too large body have status 200, a code other than 0 and a `text` that says what "
