@@ -25,7 +25,7 @@ test: setup-tests ## run everything: style, types, import arrows, and all tests 
 	$(BIN)/ruff format --check
 	$(BIN)/mypy broker_wire workers_shim broker_controller tests benchmarks examples
 	$(BIN)/lint-imports
-	$(BIN)/pytest -n 3 --dist worksteal --ignore tests/faults --ignore tests/fastchat
+	$(BIN)/pytest -n 4 --dist worksteal --ignore tests/faults --ignore tests/fastchat
 	$(BIN)/pytest tests/faults -n 4 --dist worksteal
 
 test-unit: setup ## run the tests that need no broker

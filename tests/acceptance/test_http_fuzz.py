@@ -30,7 +30,7 @@ from schemathesis.specs.openapi.checks import (
 from broker_controller.http.answer_types import GeneratedText
 from tests.acceptance.fleet import Fleet
 
-CASES = int(os.environ.get("FUZZ_CASES", "600"))
+CASES = int(os.environ.get("FUZZ_CASES", "300"))
 ANSWERED_WITHIN = 20.0
 """Seconds. Nothing that is asked here takes one."""
 MOST_TOKENS = 20
