@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Sets up what `make demo` and `make test` need: RabbitMQ from Debian's packages, and .venv with everything in it.
-# A second run that finds nothing to do takes a fraction of a second. PYTHON=… chooses another interpreter.
+# A second run that finds nothing to do takes half a second. PYTHON=… chooses another interpreter.
 # `setup.sh --tests` also installs what only the tests need; where it can't be had, those that need it are skipped.
 set -euo pipefail
 cd "$(dirname "$0")/.."
@@ -33,12 +33,13 @@ main() {
     install_packages libfaketime
   fi
   check_python
-  if is_up_to_date; then
-    return
+  if ! is_up_to_date; then
+    make_venv
+    fingerprint >"$STAMP"
+    say 'Ready.'
   fi
-  make_venv
-  fingerprint >"$STAMP"
-  say 'Ready.'
+  # Where Python is told to write none (PYTHONDONTWRITEBYTECODE), every start of a program of ours takes twice as long.
+  .venv/bin/python -m compileall -qq broker_wire workers_shim broker_controller || true
 }
 
 say() { printf '%s\n' "$*"; }

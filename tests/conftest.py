@@ -18,7 +18,7 @@ from hypothesis import HealthCheck, settings
 from broker_controller import open_files
 from broker_controller.held_port import HeldPort
 from broker_controller.local_broker import private_broker
-from tests import waiting
+from tests import hang_guard, waiting
 from tests.processes import Processes
 
 # How fast a machine makes examples is no matter of right and wrong.
@@ -49,6 +49,7 @@ def pytest_configure(config: pytest.Config) -> None:
     from_the_controlling_process: dict[str, str] = getattr(config, "workerinput", {})
     url = from_the_controlling_process.get("broker_url") or os.environ.get("AMQP_URL", "")
     config.stash[_SHARED_BROKER] = SharedBroker(url)
+    hang_guard.open_stderr(config)
 
 
 @pytest.hookimpl(optionalhook=True)
@@ -62,6 +63,25 @@ def pytest_configure_node(node: Any) -> None:
 def pytest_unconfigure(config: pytest.Config) -> None:
     if shared := config.stash.get(_SHARED_BROKER, None):
         shared.close()
+    hang_guard.close_stderr(config)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_setup(item: pytest.Item) -> Iterator[None]:
+    with hang_guard.hang_guard(item):
+        yield
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_call(item: pytest.Item) -> Iterator[None]:
+    with hang_guard.hang_guard(item):
+        yield
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_teardown(item: pytest.Item) -> Iterator[None]:
+    with hang_guard.hang_guard(item):
+        yield
 
 
 @pytest.fixture(scope="session")
