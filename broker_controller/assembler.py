@@ -8,7 +8,7 @@ from collections.abc import Iterable
 
 from msgspec import structs
 
-from broker_wire.messages import End, Failed, Had, Piece, Texts
+from broker_wire.messages import End, Failed, Had, Payloads, Piece, Texts
 from broker_wire.repetition import Digest, read_payload
 
 FOLD = 256
@@ -63,6 +63,20 @@ class Assembler:
         self.size += sum(map(len, texts))
         return texts
 
+    def accept_payloads(self, frame: Payloads) -> list[Payloads] | None:
+        """A frame of what is new, [] when all of it was here before, None when an earlier one is missing."""
+        skip = self.next_seq - frame.seq
+        if skip:
+            if skip < 0:
+                return None
+            self.duplicates += min(skip, len(frame.payloads))
+            frame = structs.replace(frame, seq=self.next_seq, payloads=frame.payloads[skip:])
+        payloads = frame.payloads
+        self.next_seq += len(payloads)
+        self.size += sum(map(len, payloads))
+        self._keep_payloads(payloads)
+        return [frame] if payloads else []
+
     def accept(self, frame: Piece | End | Failed) -> bool | None:
         """True for the next frame, False for one that was here before, None when an earlier one is missing."""
         if frame.seq != self.next_seq:
@@ -112,10 +126,7 @@ class Assembler:
     def _keep(self, piece: Piece) -> None:
         self.size += len(piece.text) + len(piece.payload or b"")
         if piece.payload is not None:
-            if self.resumable:
-                self._payloads.append(piece.payload)
-            else:
-                self._payloads.clear()
+            self._keep_payloads((piece.payload,))
             return
         if piece.index or piece.logprobs is not None or piece.finish_reason is not None:
             choice = self._choices[piece.index]
@@ -132,6 +143,12 @@ class Assembler:
             self._parts.append(piece.text)
             if len(self._parts) > FOLD:
                 self._fold()
+
+    def _keep_payloads(self, payloads: Iterable[bytes]) -> None:
+        if self.resumable:
+            self._payloads += payloads
+        else:
+            self._payloads.clear()
 
     def _fold(self) -> None:
         self._folded.append("".join(self._parts))

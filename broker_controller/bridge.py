@@ -9,6 +9,7 @@ import asyncio
 import contextlib
 import logging
 import ssl
+import time
 from collections.abc import Mapping
 from typing import Any
 
@@ -31,8 +32,8 @@ SWEEP_INTERVAL = 1.0
 """Seconds between two looks at who has expired."""
 REPEAT_INTERVAL = 10.0
 """Seconds after which whoever bridges a worker tells controllers that came later of it."""
-
-
+MOST_VERSION = 2**62
+"""Nanoseconds of the year 2116: what says more is nonsense, and nothing could come after it."""
 BRIDGED_TIME = 2.0
 """Seconds that a registration waits for the bridge. Without a broker it is registered all the same."""
 
@@ -94,7 +95,8 @@ class Bridges:
             return False
         profile = Profile(said.model_names, said.speed, multimodal, check_heart_beat)
         worker = self._keep(url, profile, address)
-        self._tell_others(url, profile, said.queue_length, silent_for=0.0)
+        worker.version = max(worker.version + 1, time.time_ns())
+        self._tell_others(worker, said.queue_length, silent_for=0.0)
         self._links.send_fleet(self._key("upstream_heartbeat", url), UpstreamHeartbeat(url, said.queue_length))
         # Whoever has registered may be sent requests: the model's queue should be there by then.
         with contextlib.suppress(TimeoutError):
@@ -129,16 +131,24 @@ class Bridges:
             {"model_names": message.models, "speed": message.speed, "queue_length": message.queue_length}
         )
         registry = self._controller.registry
-        if status is None or (message.check_heart_beat and message.silent_for > registry.expiration):
+        if status is None or message.version > MOST_VERSION:
+            return
+        if message.check_heart_beat and message.silent_for > registry.expiration:
             return
         profile = Profile(status.model_names, status.speed, message.multimodal, message.check_heart_beat)
         known = self._workers.get(message.worker)
-        if known is not None and known.profile == profile and not known.dropped:
-            return
+        if known is not None and not known.dropped:
+            if message.version < known.version:
+                # Said before the worker registered anew, or by one that has missed it and would go on saying so.
+                self._tell_of(known)
+                return
+            known.version = message.version
+            if known.profile == profile:
+                return
         heard_at = self._watched() - message.silent_for
         change = registry.register_http(message.worker, message.check_heart_beat, status, message.multimodal, heard_at)
         if change is not Change.IGNORED:
-            self._keep(message.worker, profile, None)
+            self._keep(message.worker, profile, None).version = message.version
 
     def on_upstream_heartbeat(self, message: UpstreamHeartbeat) -> None:
         """A controller, perhaps this one, got an HTTP worker's heartbeat."""
@@ -150,7 +160,8 @@ class Bridges:
         if worker is not None:
             worker.bridged.set()
             # It may be the answer to the roll-call of a controller that has just come, which knows its name only.
-            self._tell_of(worker)
+            if worker.state is State.BRIDGING:
+                self._tell_of(worker)
 
     def on_worker_gone(self, name: str) -> None:
         """A worker of the broker left or was lost. If it was a bridge, somebody has to follow."""
@@ -190,14 +201,15 @@ class Bridges:
         while True:
             await asyncio.sleep(REPEAT_INTERVAL)
             for worker in list(self._workers.values()):
-                self._tell_of(worker)
+                if worker.state is State.BRIDGING:
+                    self._tell_of(worker)
 
     def _tell_of(self, worker: BridgedWorker) -> None:
         record = self._controller.registry.get(worker.url)
-        if worker.state is State.BRIDGING and record is not None and record.registration is not None:
+        if record is not None and record.registration is not None:
             heard = record.registration
             silent_for = max(0.0, self._watched() - heard.last_seen)
-            self._tell_others(worker.url, worker.profile, heard.queue_length, silent_for=silent_for)
+            self._tell_others(worker, heard.queue_length, silent_for=silent_for)
 
     # --- inside
 
@@ -233,17 +245,19 @@ class Bridges:
             return None
         return answer if isinstance(answer, dict) else None
 
-    def _tell_others(self, url: str, profile: Profile, queue_length: int, *, silent_for: float) -> None:
+    def _tell_others(self, worker: BridgedWorker, queue_length: int, *, silent_for: float) -> None:
+        profile = worker.profile
         message = UpstreamRegistration(
-            worker=url,
+            worker=worker.url,
             check_heart_beat=profile.check_heart_beat,
             models=profile.models,
             speed=profile.speed,
             queue_length=queue_length,
             multimodal=profile.multimodal,
             silent_for=silent_for,
+            version=worker.version,
         )
-        self._links.send_fleet(self._key("upstream_registration", url), message)
+        self._links.send_fleet(self._key("upstream_registration", worker.url), message)
 
     def _key(self, kind: str, url: str) -> str:
         return self._links.topology.fleet_key(kind, url)

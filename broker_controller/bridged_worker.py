@@ -90,6 +90,8 @@ class BridgedWorker:
         """`address` None: it registered at another controller, and this one has not held it against its own list."""
         self.url = url
         self.profile = profile
+        self.version = 0
+        """Of its latest registration: the higher, the later."""
         self.state = State.WATCHING
         self.dropped = False
         self.bridged = asyncio.Event()

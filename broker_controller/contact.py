@@ -54,9 +54,9 @@ class Contact:
         """What it said in the meantime did not reach us."""
         self.presence = Presence.DOUBTED
 
-    def on_announce(self) -> None:
-        """It speaks."""
-        # Its copy may still lie in the queue, for want of a free slot: whoever gets it is not to begin again.
-        if self.presence is Presence.DOUBTED:
+    def on_announce(self, *, requeued: bool = False) -> None:
+        """It speaks. `requeued`: its copy went back to the queue, though its connection stood."""
+        # The copy may still lie there, for want of a free slot: whoever gets it is not to begin again.
+        if requeued or self.presence is Presence.DOUBTED:
             self.presence = Presence.BACK
         self._lost_at = None

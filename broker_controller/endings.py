@@ -20,7 +20,6 @@ from broker_controller.errors import (
 from broker_wire.messages import Failed, FailureKind, ResumeMode
 
 _OF_FAILURE: dict[FailureKind, type[ServiceError]] = {
-    FailureKind.REQUEST: EngineRefusedError,
     FailureKind.ENGINE: EngineError,
     FailureKind.LOST: WorkerLostError,
     FailureKind.DIVERGED: WorkerLostError,
@@ -63,7 +62,10 @@ def time_up(subject: Subject, seconds: float) -> ServiceError:
 
 def failed(subject: Subject, worker: str, frame: Failed) -> ServiceError:
     """The worker said so in its last frame, which is not `NOT_SERVED`: that ends no request."""
-    return _OF_FAILURE[frame.kind](f"worker {worker!r} says: {frame.message}", subject=subject)
+    said = f"worker {worker!r} says: {frame.message}"
+    if frame.kind is FailureKind.REQUEST:
+        return EngineRefusedError(said, subject=subject, code=frame.code, param=frame.param)
+    return _OF_FAILURE[frame.kind](said, subject=subject)
 
 
 def died_too_often(subject: Subject, worker: str, frame: Failed, deaths: int) -> ServiceError:

@@ -93,6 +93,8 @@ def page() -> str:
         "LLaVA's protocol answers with status 200 and its code, except where the request cannot be understood. An",
         "answer that has begun has status 200 in every protocol, and ends with the error. `Retry-After` is sent with",
         "every answer that has not begun, where the table says so; its seconds are in the text in any case.",
+        "An engine that refuses a request may name a code and a parameter of its own, as `context_length_exceeded`:",
+        "they take the places of ours in OpenAI's object.",
         "",
         "| what | status | OpenAI type | OpenAI code | LLaVA code | retryable | `Retry-After` | what to do |",
         "| --- | --- | --- | --- | --- | --- | --- | --- |",
@@ -114,7 +116,7 @@ def _row(example: ServiceError) -> str:
     kind = type(example)
     meaning = MEANINGS[kind]
     cells = (
-        (kind.__doc__ or "").strip(),
+        (kind.__doc__ or "").strip().partition("\n")[0],
         str(meaning.status.value),
         f"`{meaning.openai_type}`",
         f"`{meaning.openai_code}`",

@@ -111,7 +111,25 @@ class LoopError(BadRequestError):
 
 
 class EngineRefusedError(BadRequestError):
-    """The engine refused the request: no worker could serve it."""
+    """The engine refused the request: no worker could serve it.
+
+    Args:
+        code: the engine's own word for it, which takes the place of the table's in OpenAI's error object; "" for none.
+        param: the field of the request that it complains of, "" for none.
+    """
+
+    def __init__(
+        self,
+        cause: str,
+        *,
+        retry_after: float | None = None,
+        subject: Subject | None = None,
+        code: str = "",
+        param: str = "",
+    ) -> None:
+        super().__init__(cause, retry_after=retry_after, subject=subject)
+        self.code = code
+        self.param = param
 
 
 class ResponseNotFoundError(ServiceError):
@@ -259,6 +277,13 @@ _WITH_RETRY_AFTER = frozenset(
 def meaning_of(error: ServiceError) -> Meaning:
     """The row of the table for this error."""
     return MEANINGS[type(error)]
+
+
+def code_of(error: ServiceError) -> str:
+    """What OpenAI's clients know it by: the engine's own word for a refusal, where it has one."""
+    if isinstance(error, EngineRefusedError) and error.code:
+        return error.code
+    return meaning_of(error).openai_code
 
 
 def retry_seconds(error: ServiceError) -> int | None:

@@ -189,7 +189,7 @@ class Fleet:
             _log.info("worker joined worker=%s instance=%s models=%s", message.worker, message.instance, models)
         self._asked.pop(message.instance, None)
         self._unheard.discard(message.instance)
-        self._gateway.on_announce(message.instance, frozenset(message.made_queues))
+        self._gateway.on_announce(message)
         if message.bridged:
             self._bridges.on_announce(message.worker)
         self._awaited.discard(message.instance)

@@ -35,7 +35,7 @@ from broker_controller.waiting_line import WaitingLine, shown
 from broker_controller.watched_clock import WatchedClock
 from broker_controller.whereabouts import Whereabouts
 from broker_wire.amqp.channel import Outcome
-from broker_wire.messages import Started
+from broker_wire.messages import Announce, Started
 
 _log = logging.getLogger(__name__)
 
@@ -218,16 +218,23 @@ class Gateway:
 
         self._for_each(self._streams_at(instance), tell)
 
-    def on_announce(self, instance: str, made_queues: frozenset[str]) -> None:
-        """A worker announced itself; `made_queues` are the models whose queue it had to make."""
-        self._orders.on_announce(instance)
+    def on_announce(self, announce: Announce) -> None:
+        """A worker announced itself, and says which queues it had to make."""
+        self._orders.on_announce(announce.instance)
 
         def tell(stream: GenerationStream) -> None:
-            self.carry_out(stream, stream.life.on_announce(instance, stream.model in made_queues))
+            life = stream.life
+            if life.place is Place.PINNED:
+                made_queue = announce.made_pinned_queue and life.target == announce.worker
+            else:
+                made_queue = life.model in announce.made_queues
+            actions = life.on_announce(announce.instance, made_queue=made_queue, requeued=announce.requeued)
+            self.carry_out(stream, actions)
             self._slow_readers.repeat(stream)
 
         # A queue that was made anew concerns everybody who waits, wherever they have been.
-        self._for_each(self.streams.values() if made_queues else self._streams_at(instance), tell)
+        made_any = announce.made_queues or announce.made_pinned_queue
+        self._for_each(self.streams.values() if made_any else self._streams_at(announce.instance), tell)
 
     # --- tasks
 

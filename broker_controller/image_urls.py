@@ -28,7 +28,7 @@ _SHOWN = 80
 
 
 class _Body(Struct):
-    """Where a body may have URLs. `images` is LLaVA's: base64 as it is."""
+    """Where a body may have URLs. `images` is LLaVA's: base64 as it is; engines have forms of their own under it."""
 
     messages: Any = None
     input: Any = None
@@ -65,10 +65,10 @@ def check_urls(body: bytes, allowed: Sequence[str]) -> None:
     found = _read(body)
     for url in _urls_in([found.messages, found.input]):
         _check(url, allowed)
-    for image in _texts_in(found.images):
+    for text in _texts_below(found.images):
         # Base64 has no colon, and no URL is without one.
-        if ":" in image:
-            _check(image, allowed)
+        if ":" in text:
+            _check(text, allowed)
 
 
 def _may_have_urls(body: bytes) -> bool:
@@ -89,6 +89,18 @@ def _urls_in(content: Any) -> Iterator[str]:
                     yield from _texts_in(inner.get("url") if isinstance(inner, dict) else inner)
                 else:
                     pending.append(inner)
+
+
+def _texts_below(value: Any) -> Iterator[str]:
+    pending = [value]
+    while pending:
+        match pending.pop():
+            case str() as text:
+                yield text
+            case list() as values:
+                pending += values
+            case dict() as fields:
+                pending += fields.values()
 
 
 def _texts_in(value: Any) -> Iterator[str]:

@@ -145,10 +145,12 @@ class RequestLife:
         if self.stage is Stage.OVER:
             return [self._stop(frame.instance, frame.attempt)]
         if self.stage is Stage.RUNNING:
-            is_back = self._contact.presence is Presence.BACK
-            if frame.attempt != self.copy or (is_back and frame.instance != self.instance):
+            is_its_own = frame.instance == self.instance
+            # Who asks for a newer copy has dropped the older one: the answer to that is the answer to this.
+            is_wanted = frame.attempt == self.copy or (is_its_own and frame.attempt > self.copy)
+            if not is_wanted or (self._contact.presence is Presence.BACK and not is_its_own):
                 return [self._stop(frame.instance, frame.attempt)]
-            if now < self._hold_until and frame.instance != self.instance:
+            if now < self._hold_until and not is_its_own:
                 former, self._held = self._held, frame
                 return [self._stop(former.instance, former.attempt)] if former and former != frame else []
         return self._hand_over(frame, now, watched)
@@ -157,7 +159,7 @@ class RequestLife:
         """The worker that should run it does not hold it."""
         if self.stage is not Stage.RUNNING or attempt != self.attempt or instance != self.instance:
             return []
-        return self._move("the worker no longer had the stream")
+        return self._move("the worker no longer had the stream", is_there=True)
 
     def on_given_back(self, attempt: int, instance: str) -> list[Action]:
         """The worker that had `go` has put the request back: its copy will be somebody's."""
@@ -230,13 +232,17 @@ class RequestLife:
             return self._end_as_poison()
         return []
 
-    def on_announce(self, instance: str, made_model_queue: bool) -> list[Action]:
-        """A worker is there (again). If it had to make the model's queue, what waited in an earlier one is gone."""
+    def on_announce(self, instance: str, *, made_queue: bool, requeued: bool = False) -> list[Action]:
+        """A worker is there (again).
+
+        `made_queue`: it had to make the model's queue (of a pinned request, its own): what waited in an earlier one
+        is gone. `requeued`: copies of what it runs are in the queues.
+        """
         self._suspicion.on_alive(instance)
         if self.stage is Stage.WAITING:
-            return self._send_again(self.place) if made_model_queue else []
+            return self._send_again(self.place) if made_queue else []
         if self.stage is Stage.RUNNING and instance == self.instance:
-            self._contact.on_announce()
+            self._contact.on_announce(requeued=requeued)
             return [self.missing(), *self._stop_held()]
         return []
 
@@ -358,10 +364,11 @@ class RequestLife:
         subject = Subject(self.request_id, self.model, progress(self.answer.next_seq))
         return self._end_as(endings.poison(subject, self._suspicion.killed))
 
-    def _move(self, reason: str, *, counts: bool = True) -> list[Action]:
+    def _move(self, reason: str, *, counts: bool = True, is_there: bool = False) -> list[Action]:
         """Take it from the worker that has it, and send it to whoever is free.
 
         `counts`: against the number of moves that it has; a death does not, it has its own count.
+        `is_there`: the worker lives, and may have it again: what is for this worker only goes back to it.
         """
         stop = self._stop(self.instance, self.attempt)
         self.why_moved = reason
@@ -370,7 +377,8 @@ class RequestLife:
         self._strikes += counts
         if self._strikes > self._limits.max_moves:
             return [stop, *self._give_up(endings.moved_too_often(self.subject, reason, self.moves))]
-        if self.place is Place.PINNED:
+        is_pinned = self.place is Place.PINNED
+        if is_pinned and not is_there:
             return [stop, *self._give_up(endings.may_not_move(self.subject, reason))]
         self.moves += 1
         self.stage = Stage.WAITING
@@ -379,7 +387,7 @@ class RequestLife:
             # Somebody has a copy already, and only waits to hear of it: the next sweep.
             self.attempt += 1
             return [stop]
-        return [stop, *self._send_again(Place.RESUME)]
+        return [stop, *self._send_again(Place.PINNED if is_pinned else Place.RESUME)]
 
     def _send_again(self, place: Place) -> list[Action]:
         self.place = place

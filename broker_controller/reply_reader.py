@@ -6,7 +6,7 @@ request is answered with `stop`, so that no worker works for nobody; what is no 
 
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from broker_controller.decisions import Stage, Tell
 from broker_controller.gateway import Gateway
@@ -27,6 +27,7 @@ from broker_wire.messages import (
     Frame,
     GivenBack,
     Gone,
+    Payloads,
     Piece,
     Progress,
     Started,
@@ -36,7 +37,7 @@ from broker_wire.messages import (
 
 _log = logging.getLogger(__name__)
 
-_Running = Started | Ask | Texts | Piece | End | Failed | Progress
+_Running = Started | Ask | Texts | Payloads | Piece | End | Failed | Progress
 """Frames of whoever runs a request, or is about to."""
 
 
@@ -80,12 +81,12 @@ class ReplyReader:
             stream = streams.get(frame.stream)
             if stream is None:
                 self._on_unknown(frame, batch)
-            elif type(frame) is Texts:
-                self._on_texts(stream, frame, batch.instance, watched)
+            elif type(frame) is Texts or type(frame) is Payloads:
+                self._on_run(stream, frame, batch.instance, watched)
             else:
                 self._on_other(stream, frame, batch.instance, watched)
 
-    def _on_texts(self, stream: GenerationStream, frame: Texts, instance: str, watched: float) -> None:
+    def _on_run(self, stream: GenerationStream, frame: Texts | Payloads, instance: str, watched: float) -> None:
         life = stream.life
         if life.stale(frame.attempt):
             self._fence(frame, instance)
@@ -95,14 +96,14 @@ class ReplyReader:
         life.note_progress(watched)
         answer = life.answer
         before = answer.size
-        texts = answer.accept_texts(frame)
-        if texts is None:
+        chunks: Sequence[str | Payloads] | None
+        chunks = answer.accept_texts(frame) if isinstance(frame, Texts) else answer.accept_payloads(frame)
+        if chunks is None:
             self._on_gap(stream, watched)
-            return
-        if texts:
+        elif chunks:
             size = answer.size - before
             self._inflight.add(size)
-            stream.feed(texts, size)
+            stream.feed(chunks, size)
             stream.gap_since = None
 
     def _on_other(self, stream: GenerationStream, frame: Frame, instance: str, watched: float) -> None:
@@ -156,7 +157,7 @@ class ReplyReader:
                     self._gateway.carry_out(stream, life.on_failed(frame))
 
     def _start_without_word(
-        self, stream: GenerationStream, frame: Texts | Piece | End | Failed, instance: str, watched: float
+        self, stream: GenerationStream, frame: Texts | Payloads | Piece | End | Failed, instance: str, watched: float
     ) -> None:
         """A frame of the counting attempt, although nobody said that it has started: that was lost on the way."""
         worker = next((record.name for record in self._registry.workers() if record.instance == instance), instance)
@@ -175,10 +176,10 @@ class ReplyReader:
         """An answer to a question, or a frame of a request that is over, or never was here. Whoever runs it stops."""
         if type(frame) is Answered:
             self._on_answer(frame)
-        elif isinstance(frame, Started | Ask | Texts | Piece | Progress):
+        elif isinstance(frame, Started | Ask | Texts | Payloads | Piece | Progress):
             self._fence(frame, batch.instance)
             # What a worker sent before it heard that the client had left is nothing to complain of.
-            if type(frame) in (Texts, Piece) and not self._gateway.was_here(frame.stream):
+            if type(frame) in (Texts, Payloads, Piece) and not self._gateway.was_here(frame.stream):
                 self._garbage.drop("replies", "a frame of an unknown stream")
 
     def _fence(self, frame: _Running, instance: str) -> None:

@@ -125,7 +125,14 @@ class ControllerService:
             bridges=self.bridges,
             check_interval=config.check_interval,
         )
-        self.keeper = Keeper(self.gateway, self.links, self.controller.registry, self.garbage, config.keep)
+        self.keeper = Keeper(
+            self.gateway,
+            self.links,
+            self.controller.registry,
+            self.garbage,
+            config.keep,
+            reads_sessions=config.dispatch_method is DispatchMethod.AFFINITY,
+        )
         self.fleet.on_keeps_responses = self.keeper.join
 
         self.parents = Parents(

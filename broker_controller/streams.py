@@ -5,7 +5,7 @@ that has come since in one go: one write a stream and tick.
 """
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 from msgspec import Struct
 
@@ -13,10 +13,25 @@ from broker_controller.decisions import Stage
 from broker_controller.errors import ServiceError
 from broker_controller.forecast import Outlook
 from broker_controller.lifecycle import RequestLife
-from broker_wire.messages import End, Piece
+from broker_wire.messages import End, Payloads, Piece
 
 HIGH_WATER = 256 * 1024
 """Characters a client may leave unread before its engine is held. One slow reader must not slow the reply queue."""
+
+
+Item = str | Payloads | Piece | End
+"""A part of an answer as it comes: many of an engine's own chunks travel as one."""
+
+
+def one_by_one(items: Iterable[Item]) -> list[str | Piece | End]:
+    """The same with each chunk for itself, for whoever does more with them than to pass them on."""
+    found: list[str | Piece | End] = []
+    for item in items:
+        if isinstance(item, Payloads):
+            found += item.pieces()
+        else:
+            found.append(item)
+    return found
 
 
 class StartInfo(Struct, frozen=True):
@@ -45,7 +60,7 @@ class GenerationStream:
         """Its place in the model's queue, while it waits there; as of the gateway's last look."""
         self._on_cancel = on_cancel
         self._on_flow = on_flow
-        self._items: list[str | Piece | End] = []
+        self._items: list[Item] = []
         self._unread = 0
         self._paused = False
         self.was_paused = False
@@ -94,7 +109,7 @@ class GenerationStream:
             if not await self._wait_for_news(timeout):
                 return False
 
-    def take(self) -> list[str | Piece | End]:
+    def take(self) -> list[Item]:
         """All that has come since the last time, in order. After `End` nothing comes."""
         items = self._items
         if items:
@@ -130,7 +145,7 @@ class GenerationStream:
 
     # --- for the gateway
 
-    def feed(self, items: Sequence[str | Piece], size: int) -> None:
+    def feed(self, items: Sequence[str | Piece | Payloads], size: int) -> None:
         """Chunks came, `size` characters and bytes of them."""
         self._items += items
         self.kept_bytes += size

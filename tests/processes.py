@@ -22,13 +22,14 @@ _OUTPUT_SHOWN = 20_000
 class Process:
     """One started program; its standard output and error are in `log`."""
 
-    def __init__(self, command: list[str], log: Path, environment: dict[str, str]) -> None:
+    def __init__(self, command: list[str], log: Path, environment: dict[str, str], cwd: Path | None = None) -> None:
         self.command = command
         self.log = log
         with log.open("wb") as output:
             self._process = subprocess.Popen(
                 command,
                 env=environment,
+                cwd=cwd,
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=subprocess.STDOUT,
@@ -102,7 +103,9 @@ class Processes:
         self._quiet = quiet
         self._started: list[Process] = []
 
-    def start(self, program: str, *arguments: str, env: dict[str, str] | None = None) -> Process:
+    def start(
+        self, program: str, *arguments: str, env: dict[str, str] | None = None, cwd: Path | None = None
+    ) -> Process:
         """Start a program of ours (`broker-controller`, `workers-shim`), `python`, or any on the PATH.
 
         `env` is added to our own environment, from which everything that configures our programs is left out.
@@ -111,7 +114,7 @@ class Processes:
         ours = ("BROKER_CONTROLLER_", "WORKERS_SHIM_", "AMQP_URL")
         clean = {name: value for name, value in os.environ.items() if not name.startswith(ours)}
         environment = clean | {"PYTHONUNBUFFERED": "1"} | (env or {})
-        process = Process([_path_of(program), *map(str, arguments)], log, environment)
+        process = Process([_path_of(program), *map(str, arguments)], log, environment, cwd)
         self._started.append(process)
         return process
 

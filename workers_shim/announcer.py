@@ -21,6 +21,7 @@ from broker_wire.errors import BrokerError
 from broker_wire.messages import Announce, FleetMessage, Goodbye, Heartbeat, Load, ModelCard, WorkerState
 from broker_wire.topology import Topology
 from workers_shim.config import SessionConfig
+from workers_shim.slot_decisions import Role, Source
 
 _log = logging.getLogger(__name__)
 
@@ -67,7 +68,8 @@ class Announcer:
         self._blocked = False
         self._silent = False
         self._first = True
-        self._made: set[str] = set()
+        self._made: set[Source] = set()
+        self._requeues = self._requeues_told = 0
         self._announce_due = False
         self._answer: asyncio.TimerHandle | None = None
         self._changed = asyncio.Event()
@@ -101,9 +103,13 @@ class Announcer:
 
     # --- what to say
 
-    def queue_made(self, model: str) -> None:
-        """This model's queue had to be created; the next announces say so, until one is confirmed."""
-        self._made.add(model)
+    def queue_made(self, source: Source) -> None:
+        """This queue had to be created; the next announces say so, until one is confirmed."""
+        self._made.add(source)
+
+    def requests_requeued(self) -> None:
+        """What this worker runs is in the queues, too; the next announces say so, until one is confirmed."""
+        self._requeues += 1
 
     def announce(self) -> None:
         """Say who this is, now or as soon as it can be said."""
@@ -172,6 +178,7 @@ class Announcer:
             return
         self._announce_due = False
         condition = self._condition()
+        made, requeues = frozenset(self._made), self._requeues
         announce = Announce(
             worker=self._config.name,
             instance=self._instance,
@@ -186,19 +193,22 @@ class Announcer:
             pid=os.getpid(),
             started_at=self._started_at,
             bridged=self._config.bridged,
-            made_queues=tuple(sorted(self._made)),
+            made_queues=tuple(sorted(source.model for source in made if source.role is Role.MODEL)),
+            made_pinned_queue=Source(Role.PINNED) in made,
+            requeued=self._requeues > self._requeues_told,
         )
         if announce.first and self.first_sent_at is None:
             self.first_sent_at = time.monotonic()
-        self._publish("first" if announce.first else "announce", announce, self._announced(announce))
+        self._publish("first" if announce.first else "announce", announce, self._announced(announce, made, requeues))
 
-    def _announced(self, announce: Announce) -> Callable[[Outcome], None]:
+    def _announced(self, announce: Announce, made: frozenset[Source], requeues: int) -> Callable[[Outcome], None]:
         def on_outcome(outcome: Outcome) -> None:
             if outcome is Outcome.CONFIRMED:
-                # Nothing but a confirmed one counts as said: neither the claim to the name nor what was made anew.
+                # Nothing but a confirmed one counts as said: neither the claim to the name nor what became of queues.
                 # (A claim that was made again meanwhile is not what was confirmed.)
                 self._first = self._first and not announce.first
-                self._made.difference_update(announce.made_queues)
+                self._made -= made
+                self._requeues_told = max(self._requeues_told, requeues)
             else:
                 self._announce_due = True
                 self._changed.set()

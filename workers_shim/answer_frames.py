@@ -16,6 +16,20 @@ class Last(msgspec.Struct, frozen=True):
     usage: Usage | None = None
     failure: FailureKind | None = None
     message: str = ""
+    code: str = ""
+    param: str = ""
+
+
+RUN_BYTES = 16 * 1024
+"""Of a payload that goes out together with others."""
+
+
+def bare_payload(item: Chunk | Last) -> bytes | None:
+    """Its payload, if it is not too large and there is nothing beside it that the controller has to know."""
+    if not isinstance(item, Chunk) or item.payload is None or len(item.payload) > RUN_BYTES:
+        return None
+    says_more = item.text or item.finish_reason or item.usage or item.index or item.logprobs is not None
+    return None if says_more or item.replace_from is not None else item.payload
 
 
 def size_of(item: str | Chunk | Last) -> int:
@@ -43,4 +57,4 @@ def frame_of(item: Chunk | Last, stream: int, attempt: int, seq: int) -> Piece |
         )
     if item.failure is None:
         return End(stream, attempt, seq, item.finish_reason, item.usage)
-    return Failed(stream, attempt, seq, item.failure, item.message)
+    return Failed(stream, attempt, seq, item.failure, item.message, item.code, item.param)

@@ -72,9 +72,10 @@ class Printer:
         """The answer is complete."""
         self._end = (finish_reason, usage)
 
-    def fail(self, kind: FailureKind, message: str) -> None:
+    def fail(self, kind: FailureKind, message: str, *, code: str = "", param: str = "") -> None:
         """It is not."""
-        self.failure = (kind, message)
+        named = [f"{name} {value!r}" for name, value in (("code", code), ("param", param)) if value]
+        self.failure = (kind, f"{message} ({', '.join(named)})" if named else message)
 
     def released(self) -> None:
         """The engine has come back."""

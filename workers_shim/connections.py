@@ -122,11 +122,15 @@ class Connections:
 
     async def _take_requests(self) -> None:
         """Requests are taken only once they can be answered."""
-        if self._consuming is None or not self._consume.connected:
+        # Not asked whether it is connected: a session that has just looked for a way out, and was too early, is about
+        # to be, and would take none. What has gone raises.
+        if self._consuming is None:
             return
         try:
             async with self._opening:
-                await self._open_consuming(self._consuming)
+                # The consuming connection may have done it while this waited, and announced it.
+                if not self.intake.open:
+                    await self._open_consuming(self._consuming)
         except BrokerError:
             self._repair.ask()
 
@@ -185,6 +189,7 @@ class Connections:
     def _requests_closed(self) -> None:
         self._clock.stop()
         self._custody.voided()
+        self._announcer.requests_requeued()
         self._repair.ask()
 
     def _request_queue_lost(self) -> None:
@@ -199,10 +204,14 @@ class Connections:
             self._clock.go_on()
             self._announcer.announce()
 
-    async def _open_again(self) -> None:
-        """What the broker closed while the connection stands; a lost connection comes back by itself."""
+    async def _open_again(self) -> bool:
+        """What the broker closed while the connection stands; a lost connection comes back by itself.
+
+        Returns: False while one is not ready. What is lost while it is made ready is not noticed there any more.
+        """
         if self._consuming is not None and self._consume.connected:
             async with self._opening:
                 await self._open_consuming(self._consuming)
         if self._publishing is not None and self._publish.connected and not self._announcer.attached:
             await self._open_publishing(self._publishing)
+        return self._consume.connected and self._publish.connected

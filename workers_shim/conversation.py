@@ -4,7 +4,7 @@ FastChat's clients ask a worker for it, write the prompt themselves, and send th
 says, engines derive it where they can. A derived one is proven: it writes sample chats as the model's template does.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from itertools import takewhile
 from typing import Annotated, Any
 
@@ -69,14 +69,14 @@ def derive_conversation(name: str, render: Render) -> Conversation | None:
     A model whose template writes a system prompt of its own, or an empty one, where a chat has none has such a form;
     one that leaves that block out has not, for FastChat's styles always write it.
     """
-    parts = _parts(render, [_USER, _ASSISTANT, _SECOND_USER])
+    parts = _parts(render, SAMPLES[1])
     if parts is None:
         return None
     head, to_assistant, to_user, _ = parts
     user = _user_mark(head, to_assistant, to_user)
     end_of_answer = to_user.removesuffix(user)
     end_of_question = end_of_answer if end_of_answer and to_assistant.startswith(end_of_answer) else ""
-    system = _system_block(head.removesuffix(user), _parts(render, [_SYSTEM, _USER]), user)
+    system = _system_block(head.removesuffix(user), _parts(render, SAMPLES[3]), user)
     if system is None:
         return None
     template, default = system
@@ -96,13 +96,19 @@ _SYSTEM = {"role": "system", "content": "Answer as a pirate would."}
 _USER = {"role": "user", "content": "Why is the sky blue?"}
 _ASSISTANT = {"role": "assistant", "content": "Arr, it be the air.\n\nAye."}
 _SECOND_USER = {"role": "user", "content": "And at {night}, <mate>?"}
-_SAMPLES: Sequence[list[Message]] = (
+SAMPLES: Sequence[list[Message]] = (
     [_USER],
     [_USER, _ASSISTANT, _SECOND_USER],
     [_USER, _ASSISTANT, _SECOND_USER, _ASSISTANT, _USER],
     [_SYSTEM, _USER],
     [_SYSTEM, _USER, _ASSISTANT, _SECOND_USER],
 )
+
+
+async def derive_by_asking(name: str, render: Callable[[list[Message]], Awaitable[str | None]]) -> Conversation | None:
+    """The same where a template is applied by somebody who has to be asked. Raises: whatever `render` does."""
+    rendered = {msgspec.json.encode(chat): await render(chat) for chat in SAMPLES}
+    return derive_conversation(name, lambda chat: rendered[msgspec.json.encode(chat)])
 
 
 def _parts(render: Render, chat: list[Message]) -> list[str] | None:
@@ -154,7 +160,7 @@ def _escaped(text: str) -> str:
 
 
 def _proven(conversation: Conversation, render: Render) -> bool:
-    rendered = ((render(chat), chat) for chat in _SAMPLES)
+    rendered = ((render(chat), chat) for chat in SAMPLES)
     return all(text is None or text == _written(conversation, chat) for text, chat in rendered)
 
 

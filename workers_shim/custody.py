@@ -102,12 +102,15 @@ class Custody:
             return
         now = time.monotonic()
         held = Held(lease, generate, now + min(generate.remaining, MAX_SECONDS))
+        former = self._current.get(held.key)
+        # A question that is under way may be granted already: then a start of this copy would be fenced off by it.
+        has_question = former is not None and former.stage is Stage.ASKING
         if not generate.remaining > 0 or self._tombstones.holds(held.key, now):
             # The controller's own clock has told the client; or the client has left.
             self._refuse(lease)
         elif self._is_copy(held):
             self._refuse(lease)
-        elif delivery.redelivered or generate.ask_first or delivery.dead_lettered:
+        elif delivery.redelivered or generate.ask_first or delivery.dead_lettered or has_question:
             self._current[held.key] = held
             self._ask(held)
         else:

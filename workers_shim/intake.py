@@ -24,7 +24,8 @@ class Intake:
         take: called with each delivery that has a slot.
         on_closed: called when the channel went; every delivery's tag is void.
         on_queue_lost: called when the broker ended a consumer; `restore` it.
-        on_made: called with a model whose queue had to be created: whatever waited in an earlier one is gone.
+        on_made: called with a model's queue, or that of pinned requests, which had to be created: whatever waited in
+            an earlier one is gone.
     """
 
     def __init__(
@@ -37,7 +38,7 @@ class Intake:
         take: Callable[[Lease[Delivery]], None],
         on_closed: Callable[[], None],
         on_queue_lost: Callable[[], None],
-        on_made: Callable[[str], None],
+        on_made: Callable[[Source], None],
     ) -> None:
         self.pool: SlotPool[Delivery] = SlotPool(slots)
         self._topology = topology
@@ -198,15 +199,17 @@ class Intake:
     async def _declare(self, session: Session, models: Sequence[str]) -> dict[Source, QueueDownError]:
         """Returns: those whose node of the cluster is down."""
         down: dict[Source, QueueDownError] = {}
-        for model in models:
-            source = Source(Role.MODEL, model)
+        told: list[Source] = []
+        others: list[Source] = []
+        for source in self._sources(models):
+            (told if source.role in (Role.MODEL, Role.PINNED) else others).append(source)
+        for source in told:
             try:
                 # Each told by itself: if one of the next fails, it must be known all the same that this one is new.
                 if await declare_queues(session, [self._queue(source)]):
-                    self._on_made(model)
+                    self._on_made(source)
             except QueueDownError as error:
                 down[source] = error
-        others = [source for source in self._sources(models) if source.role is not Role.MODEL]
         try:
             await declare_queues(session, [self._queue(source) for source in others])
         except QueueDownError:

@@ -20,13 +20,15 @@ class _Delta(Struct):
 class _Choice(Struct):
     index: int = 0
     delta: _Delta | None = None
+    message: _Delta | None = None
+    """Of an answer in one piece."""
     text: Any = None
     finish_reason: str | None = None
 
 
 class _Counts(Struct):
-    prompt_tokens: int = 0
-    completion_tokens: int = 0
+    prompt_tokens: int | None = None
+    completion_tokens: int | None = None
 
 
 class _Read(Struct):
@@ -73,13 +75,14 @@ class PayloadWriter:
         if read.error is not None:
             raise _failure(read.error)
         counts = read.usage
-        usage = None if counts is None else Usage(counts.prompt_tokens, counts.completion_tokens)
+        usage = None if counts is None else Usage(counts.prompt_tokens or 0, counts.completion_tokens or 0)
         if not read.choices:
             # The chunk with the usage alone is for clients that ask for it. A whole answer (embeddings) has no choices.
             is_answer = read.choices is None
             return Chunk(usage=usage, payload=payload if is_answer or self._passes_usage else None)
         choice = next((choice for choice in read.choices if choice.index == 0), read.choices[0])
-        text = choice.text if choice.delta is None else choice.delta.content
+        said = choice.delta or choice.message
+        text = choice.text if said is None else said.content
         return Chunk(
             # For clients of LLaVA's protocol, which have one answer.
             text if isinstance(text, str) and choice.index == 0 else "",

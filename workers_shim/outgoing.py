@@ -10,8 +10,8 @@ import time
 from collections import deque
 from collections.abc import Callable
 
-from broker_wire.messages import Failed, FailureKind, Progress, Texts, Usage
-from workers_shim.answer_frames import ITEM_BYTES, Last, frame_of, size_of
+from broker_wire.messages import Failed, FailureKind, Payloads, Progress, Texts, Usage
+from workers_shim.answer_frames import ITEM_BYTES, Last, bare_payload, frame_of, size_of
 from workers_shim.request import Cancelled, Chunk
 from workers_shim.retention import Retention, Sent
 
@@ -127,9 +127,9 @@ class Outgoing:
         """The answer is complete."""
         self._close(Last(finish_reason, usage))
 
-    def fail(self, kind: FailureKind, message: str) -> None:
-        """The answer ends as an error."""
-        self._close(Last(failure=kind, message=message))
+    def fail(self, kind: FailureKind, message: str, *, code: str = "", param: str = "") -> None:
+        """The answer ends as an error. `code`, `param`: those of a `RequestError`."""
+        self._close(Last(failure=kind, message=message, code=code, param=param))
 
     def released(self) -> None:
         """The engine's thread has come back."""
@@ -246,26 +246,42 @@ class Outgoing:
     def _take_new(self, taken: list[Sent]) -> None:
         items = self._items
         texts: list[str] = []
-        size = 0
+        payloads: list[bytes] = []
         # As many as there are now: an engine that is faster than this loop must not keep it here.
         for _ in range(len(items)):
             item = items.popleft()
             if isinstance(item, str):
+                if payloads:
+                    payloads = self._keep_payloads(payloads, taken)
                 texts.append(item)
-                size += len(item) + ITEM_BYTES
                 continue
             if texts:
-                taken.append(self._keep_texts(texts, size))
-                texts, size = [], 0
+                texts = self._keep_texts(texts, taken)
+            if (payload := bare_payload(item)) is not None:
+                payloads.append(payload)
+                continue
+            if payloads:
+                payloads = self._keep_payloads(payloads, taken)
             taken.append(self._keep_other(item))
         if texts:
-            taken.append(self._keep_texts(texts, size))
+            self._keep_texts(texts, taken)
+        elif payloads:
+            self._keep_payloads(payloads, taken)
 
-    def _keep_texts(self, texts: list[str], size: int) -> Sent:
-        sent = self.retention.keep(Texts(self.stream, self.attempt, self.next_seq, texts), size)
-        self.next_seq += len(texts)
+    def _keep_texts(self, texts: list[str], taken: list[Sent]) -> list[str]:
+        """Returns the next, empty list, as does the other one."""
+        self._keep_run(Texts(self.stream, self.attempt, self.next_seq, texts), texts, taken)
+        return []
+
+    def _keep_payloads(self, payloads: list[bytes], taken: list[Sent]) -> list[bytes]:
+        self._keep_run(Payloads(self.stream, self.attempt, self.next_seq, payloads), payloads, taken)
+        return []
+
+    def _keep_run(self, frame: Texts | Payloads, chunks: list[str] | list[bytes], taken: list[Sent]) -> None:
+        size = sum(map(len, chunks)) + len(chunks) * ITEM_BYTES
+        taken.append(self.retention.keep(frame, size))
+        self.next_seq += len(chunks)
         self._taken += size
-        return sent
 
     def _keep_other(self, item: Chunk | Last) -> Sent:
         size = size_of(item)

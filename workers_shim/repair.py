@@ -15,9 +15,12 @@ MAX_DELAY = 5.0
 
 
 class Repair:
-    """One a worker. `open_again` opens whatever is not open, and does nothing when all is."""
+    """One a worker. `open_again` opens whatever is not open, and does nothing when all is.
 
-    def __init__(self, worker: str, open_again: Callable[[], Awaitable[None]]) -> None:
+    It returns False while it cannot look, for a connection is not ready: whatever was lost is looked at later.
+    """
+
+    def __init__(self, worker: str, open_again: Callable[[], Awaitable[bool]]) -> None:
         self._worker = worker
         self._open_again = open_again
         self._wanted = asyncio.Event()
@@ -40,7 +43,7 @@ class Repair:
             await asyncio.sleep(delay * random.uniform(0.5, 1.0))
             self._wanted.clear()
             try:
-                await self._open_again()
+                has_looked = await self._open_again()
             except BrokerError as error:
                 delay = min(delay * 2, MAX_DELAY)
                 # A queue's node may be down for an hour: one line says so.
@@ -49,5 +52,7 @@ class Repair:
                 told = str(error)
                 self._wanted.set()
             else:
-                delay = FIRST_DELAY
                 told = ""
+                delay = FIRST_DELAY if has_looked else min(delay * 2, MAX_DELAY)
+                if not has_looked:
+                    self._wanted.set()

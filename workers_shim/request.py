@@ -20,7 +20,17 @@ class Cancelled(Exception):  # noqa: N818 - it is no error: the client left, or 
 
 
 class RequestError(Exception):
-    """The request's own fault, as a sentence for the client. No other worker is tried."""
+    """The request's own fault, as a sentence for the client. No other worker is tried.
+
+    Args:
+        code: what programs know it by, for OpenAI's error object: "context_length_exceeded"; "" for one of ours.
+        param: the field of the request that is at fault, "" where it is none.
+    """
+
+    def __init__(self, message: str, *, code: str = "", param: str = "") -> None:
+        super().__init__(message)
+        self.code = code
+        self.param = param
 
 
 class Unavailable(Exception):  # noqa: N818 - a state of what is behind the engine, not a failure of the request

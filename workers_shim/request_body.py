@@ -5,7 +5,8 @@ Used by `run`. What is wrong with a body is said in words that name the field.
 
 import hashlib
 import math
-from typing import Any
+from collections.abc import Callable
+from typing import Any, TypeVar
 
 import msgspec
 
@@ -19,9 +20,17 @@ MAX_TOKENS = 2**31 - 1
 MAX_INPUTS = 2048
 """OpenAI's: inputs of one request for embeddings. Prompts of a completion are bounded by the same."""
 
+T = TypeVar("T")
+NumberT = TypeVar("NumberT", int, float)
 
-def parse_request(generate: Generate, *, deadline: float, suspect: bool, link: Link) -> Request:
+
+def parse_request(
+    generate: Generate, *, deadline: float, suspect: bool, link: Link, unchecked: bool = False
+) -> Request:
     """Read the client's body.
+
+    `unchecked`: the engine passes the body on, to whoever has the last word on it: what cannot be read here is as if
+    it were absent. LLaVA's bodies are always read.
 
     Raises: RequestError, with a sentence that names the field.
     """
@@ -31,12 +40,15 @@ def parse_request(generate: Generate, *, deadline: float, suspect: bool, link: L
         raise RequestError(f"the body is not valid JSON: {error}") from error
     if not isinstance(body, dict):
         raise RequestError(f"the body has to be a JSON object, not {_kind(body)}")
-    fields = _Fields(body, lenient=generate.operation is Operation.LLAVA)
+    is_llava = generate.operation is Operation.LLAVA
+    fields = _Fields(body, lenient=is_llava, unchecked=unchecked and not is_llava)
     body.pop("model", None)
     images = fields.texts("images")
     inputs = _inputs(fields, generate.operation)
-    messages = fields.messages() if generate.operation is Operation.CHAT else None
-    if messages:
+    messages = None
+    if generate.operation is Operation.CHAT:
+        messages = fields.required("messages", _messages)
+        body.pop("messages", None)
         images += _images_of(messages)
     return Request(
         model=generate.model,
@@ -51,7 +63,7 @@ def parse_request(generate: Generate, *, deadline: float, suspect: bool, link: L
         stop=[text for text in fields.texts("stop") if text],
         seed=fields.whole("seed"),
         default_seed=_default_seed(generate),
-        stream=fields.flag("stream", default=generate.operation is Operation.LLAVA),
+        stream=fields.flag("stream", default=is_llava),
         parameters=body,
         deadline=deadline,
         request_id=generate.request_id,
@@ -73,17 +85,7 @@ def _inputs(fields: "_Fields", operation: Operation) -> list[str | list[int]]:
     name = _input_name(operation)
     if name is None:
         return []
-    value = fields.body.get(name)
-    if value is None:
-        raise RequestError(f"{name!r} is missing: it is the text to work on")
-    if isinstance(value, str):
-        return [value]
-    if not isinstance(value, list) or not value or operation is Operation.LLAVA:
-        raise RequestError(f"{name!r} has to be a text, not {_kind(value)}")
-    inputs: list[str | list[int]] = [value] if _are_tokens(value) else value
-    if len(inputs) > MAX_INPUTS:
-        raise RequestError(f"{name!r} has {len(inputs)} entries, {MAX_INPUTS} can be taken")
-    return inputs if all(isinstance(one, str) or _are_tokens(one) for one in inputs) else []
+    return fields.required(name, _one_text if operation is Operation.LLAVA else _several)
 
 
 def _one_prompt(fields: "_Fields", operation: Operation, inputs: list[str | list[int]]) -> str | None:
@@ -133,68 +135,109 @@ def _images_of(messages: list[dict[str, Any]]) -> list[str]:
 
 
 class _Fields:
-    """Takes known fields out of a body, and says in words what is wrong with one.
+    """Takes known fields out of a body.
 
     `lenient` reads a number also from a text: LLaVA's worker applies `float()` and `int()` to what it gets.
+    `unchecked` gives the default for what is wrong; else it is refused.
     """
 
-    def __init__(self, body: dict[str, Any], *, lenient: bool) -> None:
+    def __init__(self, body: dict[str, Any], *, lenient: bool, unchecked: bool) -> None:
         self.body = body
         self._lenient = lenient
+        self._unchecked = unchecked
 
-    def number(self, name: str, *, low: float, high: float = math.inf) -> float | None:
-        value = self.body.pop(name, None)
-        if value is None:
-            return None
+    def required(self, name: str, read: Callable[[str, Any], list[T]]) -> list[T]:
+        """One that has to be there. It stays in the body. Raises: RequestError, as all here."""
         try:
-            number = msgspec.convert(value, float, strict=not self._lenient)
-        except msgspec.ValidationError:
-            raise RequestError(f"{name!r} has to be a number, not {_kind(value)}") from None
-        if not (math.isfinite(number) and low <= number <= high):
-            bounds = f"at least {low:g}" if high == math.inf else f"from {low:g} to {high:g}"
-            raise RequestError(f"{name!r} has to be {bounds}, not {number:g}")
-        return number
+            return read(name, self.body.get(name))
+        except RequestError:
+            if self._unchecked:
+                return []
+            raise
 
-    def whole(self, name: str, *, low: int | None = None) -> int | None:
-        value = self.body.pop(name, None)
-        if value is None:
-            return None
-        try:
-            number = msgspec.convert(value, int, strict=not self._lenient)
-        except msgspec.ValidationError:
-            raise RequestError(f"{name!r} has to be a whole number, not {_kind(value)}") from None
-        if low is not None and number < low:
-            raise RequestError(f"{name!r} has to be at least {low}, not {number}")
-        return number
-
-    def flag(self, name: str, *, default: bool) -> bool:
+    def _optional(self, name: str, read: Callable[[str, Any], T], default: T) -> T:
         value = self.body.pop(name, None)
         if value is None:
             return default
-        if not isinstance(value, bool):
-            raise RequestError(f"{name!r} has to be true or false, not {_kind(value)}")
-        return value
+        try:
+            return read(name, value)
+        except RequestError:
+            if self._unchecked:
+                return default
+            raise
+
+    def number(self, name: str, *, low: float, high: float = math.inf) -> float | None:
+        def read(name: str, value: Any) -> float:
+            number = self._convert(name, value, float, "a number")
+            if not (math.isfinite(number) and low <= number <= high):
+                bounds = f"at least {low:g}" if high == math.inf else f"from {low:g} to {high:g}"
+                raise RequestError(f"{name!r} has to be {bounds}, not {number:g}")
+            return number
+
+        return self._optional(name, read, None)
+
+    def whole(self, name: str, *, low: int | None = None) -> int | None:
+        def read(name: str, value: Any) -> int:
+            number = self._convert(name, value, int, "a whole number")
+            if low is not None and number < low:
+                raise RequestError(f"{name!r} has to be at least {low}, not {number}")
+            return number
+
+        return self._optional(name, read, None)
+
+    def flag(self, name: str, *, default: bool) -> bool:
+        return self._optional(name, _flag, default)
 
     def texts(self, name: str) -> list[str]:
-        value = self.body.pop(name, None)
-        if value is None:
-            return []
-        if isinstance(value, str):
-            return [value]
-        if not isinstance(value, list) or not all(isinstance(text, str) for text in value):
-            raise RequestError(f"{name!r} has to be a text or a list of texts")
-        return value
+        return self._optional(name, _texts, [])
 
-    def messages(self) -> list[dict[str, Any]]:
-        value = self.body.pop("messages", None)
-        if not isinstance(value, list) or not value:
-            raise RequestError("'messages' has to be a list with at least one message")
-        for number, message in enumerate(value):
-            if not isinstance(message, dict) or not isinstance(message.get("role"), str):
-                raise RequestError(f"'messages[{number}]' has to be an object with a 'role'")
-            if not isinstance(message.get("content"), str | list | None):
-                raise RequestError(f"'messages[{number}].content' has to be a text or a list of parts")
-        return value
+    def _convert(self, name: str, value: Any, kind: type[NumberT], words: str) -> NumberT:
+        try:
+            return msgspec.convert(value, kind, strict=not self._lenient)
+        except msgspec.ValidationError:
+            raise RequestError(f"{name!r} has to be {words}, not {_kind(value)}") from None
+
+
+def _flag(name: str, value: Any) -> bool:
+    if not isinstance(value, bool):
+        raise RequestError(f"{name!r} has to be true or false, not {_kind(value)}")
+    return value
+
+
+def _texts(name: str, value: Any) -> list[str]:
+    if isinstance(value, str):
+        return [value]
+    if not isinstance(value, list) or not all(isinstance(text, str) for text in value):
+        raise RequestError(f"{name!r} has to be a text or a list of texts")
+    return value
+
+
+def _messages(name: str, value: Any) -> list[dict[str, Any]]:
+    if not isinstance(value, list) or not value:
+        raise RequestError(f"{name!r} has to be a list with at least one message")
+    for number, message in enumerate(value):
+        if not isinstance(message, dict) or not isinstance(message.get("role"), str):
+            raise RequestError(f"'{name}[{number}]' has to be an object with a 'role'")
+        if not isinstance(message.get("content"), str | list | None):
+            raise RequestError(f"'{name}[{number}].content' has to be a text or a list of parts")
+    return value
+
+
+def _one_text(name: str, value: Any) -> list[str | list[int]]:
+    if value is None:
+        raise RequestError(f"{name!r} is missing: it is the text to work on")
+    if not isinstance(value, str):
+        raise RequestError(f"{name!r} has to be a text, not {_kind(value)}")
+    return [value]
+
+
+def _several(name: str, value: Any) -> list[str | list[int]]:
+    if not isinstance(value, list) or not value:
+        return _one_text(name, value)
+    inputs: list[str | list[int]] = [value] if _are_tokens(value) else value
+    if len(inputs) > MAX_INPUTS:
+        raise RequestError(f"{name!r} has {len(inputs)} entries, {MAX_INPUTS} can be taken")
+    return inputs if all(isinstance(one, str) or _are_tokens(one) for one in inputs) else []
 
 
 def _kind(value: object) -> str:

@@ -7,9 +7,9 @@ queue, not that the controller has read it; so confirmed frames are kept, too, a
 from collections import deque
 from enum import Enum, auto
 
-from broker_wire.messages import End, Failed, Piece, Texts
+from broker_wire.messages import End, Failed, Payloads, Piece, Texts
 
-Numbered = Texts | Piece | End | Failed
+Numbered = Texts | Payloads | Piece | End | Failed
 
 
 class Fate(Enum):
@@ -34,7 +34,11 @@ class Sent:
     @property
     def end_seq(self) -> int:
         """The number after this frame's last."""
-        return self.frame.seq + (len(self.frame.texts) if type(self.frame) is Texts else 1)
+        match self.frame:
+            case Texts(seq=seq, texts=chunks) | Payloads(seq=seq, payloads=chunks):
+                return seq + len(chunks)
+            case frame:
+                return frame.seq + 1
 
 
 class Retention:

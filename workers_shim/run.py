@@ -32,6 +32,8 @@ MAX_PAYLOAD = 8 * 1024 * 1024
 """Bytes. RabbitMQ 4.0 and later take messages of 16 MiB at most, and a payload cannot be cut."""
 MAX_FAILURE = 2_000
 """Characters of an engine's exception that reach the client; all of it is in the log."""
+MAX_NAME = 100
+"""Characters of the code and the field that an engine names with it."""
 BREATH = 32
 """Chunks that one stream may yield on a shared loop before the others have their turn."""
 HOLD = 1.0
@@ -88,6 +90,7 @@ class Run:
             deadline=assignment.deadline,
             suspect=assignment.suspect,
             link=self._stream,
+            unchecked=self._model.unchecked,
         )
         if assignment.next_seq:
             self._replay = prepare_resume(assignment, self._model, request)
@@ -180,10 +183,12 @@ class Run:
             return self._put_text(chunk.text) if chunk.text else self._alive()
         if chunk.payload is not None and len(chunk.payload) > MAX_PAYLOAD:
             raise ValueError(f"a payload has {len(chunk.payload)} bytes, {MAX_PAYLOAD} can be carried")
-        logprobs = chunk.logprobs
+        text, logprobs = _encodable(chunk.text), chunk.logprobs
         if logprobs is not None and not isinstance(logprobs, bytes):
             logprobs = msgspec.json.encode(logprobs)
-        return self._stream.offer(msgspec.structs.replace(chunk, text=_encodable(chunk.text), logprobs=logprobs))
+        if logprobs is not chunk.logprobs or text is not chunk.text:
+            chunk = msgspec.structs.replace(chunk, text=text, logprobs=logprobs)
+        return self._stream.offer(chunk)
 
     def _alive(self) -> bool:
         """The engine works, although there is nothing to send."""
@@ -239,7 +244,10 @@ class Run:
             trace = error if kind is FailureKind.ENGINE else None
             level = logging.ERROR if trace else logging.WARNING
             _log.log(level, "request failed %s kind=%s error=%r", self._where(), kind.value, message, exc_info=trace)
-            stream.fail(kind, message)
+            named = {}
+            if isinstance(error, RequestError):
+                named = {"code": _encodable(error.code)[:MAX_NAME], "param": _encodable(error.param)[:MAX_NAME]}
+            stream.fail(kind, message, **named)
 
     def _failure(self, error: BaseException) -> tuple[FailureKind, str]:
         match error:

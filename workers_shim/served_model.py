@@ -42,6 +42,7 @@ class ServedModel(Struct, frozen=True):
     shared_loop: bool = False
     yields: Yields = Yields.DELTAS
     many_prompts: bool = False
+    unchecked: bool = False
     answers: Mapping[str, AnswerFunction] = {}
 
     @property
@@ -115,6 +116,7 @@ def serve(
     streams: bool = True,
     yields: str = Yields.DELTAS,
     many_prompts: bool = False,
+    unchecked: bool = False,
     count_tokens: CountFunction | None = None,
     conversation: Conversation | Mapping[str, Any] | None = None,
     answers: Mapping[str, AnswerFunction] | None = None,
@@ -152,7 +154,7 @@ def serve(
     card = ModelCard(
         name, tuple(Ability(ability) for ability in abilities), context_length, streams, told, tuple(functions)
     )
-    return ServedModel(card, generate, resume, shared_loop, Yields(yields), many_prompts, functions)
+    return ServedModel(card, generate, resume, shared_loop, Yields(yields), many_prompts, unchecked, functions)
 
 
 def _read_ways(ways: ResumeWays) -> tuple[ResumeMode, ...]:

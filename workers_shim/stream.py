@@ -61,8 +61,8 @@ class OutgoingStream(Protocol):
     def end(self, finish_reason: str = "stop", usage: Usage | None = None) -> None:
         """The answer is complete. Exactly one of `end` and `fail` is called, last; after a cancel it is ignored."""
 
-    def fail(self, kind: FailureKind, message: str) -> None:
-        """The answer ends as an error."""
+    def fail(self, kind: FailureKind, message: str, *, code: str = "", param: str = "") -> None:
+        """The answer ends as an error. `code`, `param`: those of a `RequestError`."""
 
     def released(self) -> None:
         """The engine has really let go of its thread: only now is the slot free. Called exactly once, last of all."""

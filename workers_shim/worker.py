@@ -111,6 +111,7 @@ class Worker:
         streams: bool = True,
         yields: str = "deltas",
         many_prompts: bool = False,
+        unchecked: bool = False,
         count_tokens: CountFunction | None = None,
         conversation: Conversation | Mapping[str, Any] | None = None,
     ) -> Callable[[GenerateFunction], GenerateFunction]:
@@ -127,6 +128,7 @@ class Worker:
                 streams=streams,
                 yields=yields,
                 many_prompts=many_prompts,
+                unchecked=unchecked,
                 count_tokens=count_tokens,
                 conversation=conversation,
             )
@@ -146,6 +148,7 @@ class Worker:
         streams: bool = True,
         yields: str = "deltas",
         many_prompts: bool = False,
+        unchecked: bool = False,
         count_tokens: CountFunction | None = None,
         conversation: Conversation | Mapping[str, Any] | None = None,
         answers: Mapping[str, AnswerFunction] | None = None,
@@ -167,6 +170,8 @@ class Worker:
                 objects of `openai.types`; "cumulative", the whole text so far or LLaVA's JSON of it;
                 "cumulative-after-prompt", the same with `Request.prompt` in front.
             many_prompts: True for a function that takes a list of prompts itself; others are called for each of them.
+            unchecked: True for a function that passes `Request.raw` on to a server: that has the last word on what is
+                right, so what the shim cannot read of a body of OpenAI's is as if it were absent.
             count_tokens: how many tokens a text has. It is called beside generations, one call at a time: be quick.
             conversation: how a chat is written as a prompt: ours, or a mapping of the fields of FastChat's.
             answers: of whoever stands for another worker: coroutines that pass questions on, by `QuestionKind`.
@@ -183,6 +188,7 @@ class Worker:
             streams=streams,
             yields=yields,
             many_prompts=many_prompts,
+            unchecked=unchecked,
             count_tokens=count_tokens,
             conversation=conversation,
             answers=answers,

@@ -9,8 +9,7 @@ from typing import Protocol
 from broker_controller.decisions import Stage
 from broker_controller.errors import ServiceError
 from broker_controller.forecast import Outlook
-from broker_controller.streams import GenerationStream, StartInfo
-from broker_wire.messages import End, Piece
+from broker_controller.streams import GenerationStream, Item, StartInfo
 
 
 class AnswerWriter(Protocol):
@@ -40,7 +39,7 @@ class AnswerWriter(Protocol):
     def came_from(self, start: StartInfo) -> bytes:
         """Bytes that clients skip, before the last of `encode` or `fail`, for what the headers do not say."""
 
-    def encode(self, items: Sequence[str | Piece | End]) -> bytes:
+    def encode(self, items: Sequence[Item]) -> bytes:
         """What to send for these; the last of all is an `End`."""
 
     def fail(self, error: ServiceError) -> bytes:

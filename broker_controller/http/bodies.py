@@ -35,19 +35,21 @@ class ChatBody(Struct):
 
 
 class CompletionBody(Struct):
-    """`/v1/completions`. A prompt is a text, several texts, or tokens."""
+    """`/v1/completions`. A prompt is a text, several texts, or tokens; some engines take it in another field."""
 
     model: str
-    prompt: str | list[Any]
+    prompt: str | list[Any] | None = None
     stream: bool | None = None
     stream_options: StreamOptions | None = None
 
 
 class EmbeddingBody(Struct):
-    """`/v1/embeddings` and `/worker_get_embeddings`. The input is a text, several texts, or tokens."""
+    """`/v1/embeddings` and `/worker_get_embeddings`. The input is a text, several texts, or tokens; some engines take
+    messages in its place.
+    """
 
     model: str
-    input: str | list[msgspec.Raw]
+    input: str | list[msgspec.Raw] | None = None
 
 
 class GenerateBody(Struct):

@@ -64,10 +64,13 @@ def _grow(whole: dict[str, Any], news: dict[str, Any]) -> None:
 def _grow_list(whole: list[Any], news: list[Any]) -> None:
     """Entries with an index (tool calls) grow; others (logprobs) are added."""
     for entry in news:
-        index = entry.get("index") if isinstance(entry, dict) else None
-        known = next((old for old in whole if index is not None and old.get("index") == index), None)
+        if not isinstance(entry, dict):
+            whole.append(entry)
+            continue
+        index = entry.get("index")
+        # Those without one are as many as tokens: they are not looked through.
+        known = None if index is None else next((old for old in whole if old.get("index") == index), None)
         if known is None:
             known = {}
-            whole.append(known if isinstance(entry, dict) else entry)
-        if isinstance(entry, dict):
-            _grow(known, entry)
+            whole.append(known)
+        _grow(known, entry)

@@ -16,7 +16,7 @@ from broker_controller.http.errors import cumulative_error
 from broker_controller.http.events import usage_json
 from broker_controller.http.logprobs import append_logprobs
 from broker_controller.http.origin import start_fields
-from broker_controller.streams import StartInfo
+from broker_controller.streams import Item, StartInfo
 from broker_wire.messages import End, Piece
 
 _encode = msgspec.json.Encoder().encode
@@ -63,11 +63,11 @@ class CumulativeWriter:
         self._origin = start_fields(start)
         return b""
 
-    def encode(self, items: Sequence[str | Piece | End]) -> bytes:
+    def encode(self, items: Sequence[Item]) -> bytes:
         """One object for all of them: clients look at the latest only."""
         return self.encode_object(items) + END
 
-    def encode_object(self, items: Sequence[str | Piece | End]) -> bytes:
+    def encode_object(self, items: Sequence[Item]) -> bytes:
         """The same without the NUL."""
         end = self._add(items)
         parts = [bytes(self._object), b'", "error_code": 0']
@@ -86,7 +86,7 @@ class CumulativeWriter:
         """The last object: a sentence in place of the text."""
         return cumulative_error(error, **self._origin) + END
 
-    def _add(self, items: Sequence[str | Piece | End]) -> End | None:
+    def _add(self, items: Sequence[Item]) -> End | None:
         for item in items:
             if type(item) is str:
                 self._object += _encode(item)[1:-1]
@@ -94,6 +94,7 @@ class CumulativeWriter:
                 self._add_piece(item)
             elif type(item) is End:
                 return item
+            # What travels as payloads has no text beside it.
         return None
 
     def _add_piece(self, piece: Piece) -> None:

@@ -19,6 +19,7 @@ from broker_controller.errors import (
     ServiceError,
     Subject,
     client_text,
+    code_of,
     meaning_of,
     retry_seconds,
 )
@@ -47,12 +48,10 @@ _PARAMETERS = {ModelNotFoundError: "model", PreviousResponseNotFoundError: "prev
 def openai_error(error: ServiceError) -> bytes:
     """OpenAI's error object."""
     meaning = meaning_of(error)
-    fields = {
-        "message": client_text(error),
-        "type": meaning.openai_type,
-        "param": next((name for kind, name in _PARAMETERS.items() if isinstance(error, kind)), None),
-        "code": meaning.openai_code,
-    }
+    param = next((name for kind, name in _PARAMETERS.items() if isinstance(error, kind)), None)
+    if isinstance(error, EngineRefusedError):
+        param = error.param or None
+    fields = {"message": client_text(error), "type": meaning.openai_type, "param": param, "code": code_of(error)}
     return msgspec.json.encode({"error": fields})
 
 

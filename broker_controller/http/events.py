@@ -14,7 +14,8 @@ from broker_controller.http.comments import CommentWriter
 from broker_controller.http.errors import openai_error
 from broker_controller.http.foreign import ForeignChunks
 from broker_controller.http.shapes import Shape
-from broker_wire.messages import End, Piece, Usage
+from broker_controller.streams import Item
+from broker_wire.messages import End, Payloads, Piece, Usage
 
 _encode = msgspec.json.Encoder().encode
 
@@ -43,7 +44,7 @@ class EventWriter(CommentWriter):
         self._foreign: ForeignChunks | None = None
         """The engine writes the chunks itself: role, end and usage are in its own."""
 
-    def encode(self, items: Sequence[str | Piece | End]) -> bytes:
+    def encode(self, items: Sequence[Item]) -> bytes:
         """One event for each chunk: clients count them."""
         parts: list[bytes] = []
         before, after = self._before_text, self._after_text
@@ -52,6 +53,8 @@ class EventWriter(CommentWriter):
                 if 0 not in self._open:
                     self._begin(0, parts)
                 parts += (before, _encode(item), after)
+            elif type(item) is Payloads:
+                self._add_payloads(item.payloads, item.attempt, parts)
             elif type(item) is Piece:
                 self._add_piece(item, parts)
             elif type(item) is End:
@@ -67,13 +70,14 @@ class EventWriter(CommentWriter):
         if self._shape.opening:
             parts.append(self._event(index, self._shape.opening, None, None))
 
+    def _add_payloads(self, payloads: list[bytes], attempt: int, parts: list[bytes]) -> None:
+        if self._foreign is None:
+            self._foreign = ForeignChunks(payloads[0], attempt)
+        parts += (b"data: ", self._foreign.pass_on(payloads, attempt), b"\n\n")
+
     def _add_piece(self, piece: Piece, parts: list[bytes]) -> None:
         if piece.payload is not None:
-            if self._foreign is None:
-                self._foreign = ForeignChunks(piece.payload, piece.attempt)
-            payload = self._foreign.pass_on(piece.payload, piece.attempt)
-            # A line break between two tokens of JSON is legal there, and would end the event here.
-            parts += (b"data: ", payload.replace(b"\r", b" ").replace(b"\n", b" "), b"\n\n")
+            self._add_payloads([piece.payload], piece.attempt, parts)
             return
         if piece.index not in self._open:
             self._begin(piece.index, parts)

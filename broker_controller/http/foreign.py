@@ -11,6 +11,8 @@ _IDENTITY = ("id", "created", "system_fingerprint")
 _END = re.compile(rb'"finish_reason"\s*:\s*"')
 _USAGE = re.compile(rb'"usage"\s*:\s*\{')
 
+_BETWEEN = b"\n\ndata: "
+
 _read = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
 _encode = msgspec.json.Encoder().encode
 
@@ -28,13 +30,19 @@ class ForeignChunks:
         self.counted = False
         """A chunk has had token counts."""
 
-    def pass_on(self, payload: bytes, attempt: int) -> bytes:
-        """A chunk for the client: untouched, unless it comes from another attempt than the first."""
-        if not self.ended and _END.search(payload):
-            self.ended = True
-        if not self.counted and _USAGE.search(payload):
-            self.counted = True
-        return payload if attempt == self._attempt else self.with_first_identity(payload)
+    def pass_on(self, payloads: list[bytes], attempt: int) -> bytes:
+        """Events for the client, but for what is around them all. Untouched, unless of another attempt than the first.
+
+        A line break between two tokens of JSON is legal there, and would end the event here.
+        """
+        if attempt != self._attempt:
+            payloads = [self.with_first_identity(payload) for payload in payloads]
+        events = _BETWEEN.join(payloads)
+        if b"\r" in events or events.count(b"\n") > 2 * (len(payloads) - 1):
+            events = _BETWEEN.join(payload.replace(b"\r", b" ").replace(b"\n", b" ") for payload in payloads)
+        self.ended = self.ended or _END.search(events) is not None
+        self.counted = self.counted or _USAGE.search(events) is not None
+        return events
 
     def with_first_identity(self, payload: bytes) -> bytes:
         """The same chunk with the first one's id and time."""

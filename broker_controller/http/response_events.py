@@ -4,9 +4,10 @@ from collections.abc import Callable, Iterable, Sequence
 
 import msgspec
 
-from broker_controller.errors import ServiceError, client_text, meaning_of
+from broker_controller.errors import ServiceError, client_text, code_of
 from broker_controller.http.comments import CommentWriter
 from broker_controller.responses.narrator import Event, Narrator
+from broker_controller.streams import Item, one_by_one
 from broker_wire.messages import End, Piece
 
 _encode = msgspec.json.Encoder().encode
@@ -22,8 +23,8 @@ def encode_events(events: Iterable[Event]) -> bytes:
 
 def error_event(error: ServiceError, number: int) -> Event:
     """For a stream that cannot go on although its response may."""
-    code = meaning_of(error).openai_code
-    return {"type": "error", "sequence_number": number, "code": code, "message": client_text(error), "param": None}
+    code, message = code_of(error), client_text(error)
+    return {"type": "error", "sequence_number": number, "code": code, "message": message, "param": None}
 
 
 class ResponseWriter(CommentWriter):
@@ -38,11 +39,12 @@ class ResponseWriter(CommentWriter):
         self._unwritten = [*narrator.created(), *narrator.begun()]
         self.end: End | ServiceError | None = None
 
-    def encode(self, items: Sequence[str | Piece | End]) -> bytes:
+    def encode(self, items: Sequence[Item]) -> bytes:
         """Any number of events for each chunk."""
-        self._pass_on(items)
+        chunks = one_by_one(items)
+        self._pass_on(chunks)
         events, self._unwritten = self._unwritten, []
-        return encode_events([*events, *self._narrator.tell(items)])
+        return encode_events([*events, *self._narrator.tell(chunks)])
 
     def encode_whole(self, items: Sequence[str | Piece | End]) -> bytes:
         """The response alone."""

@@ -1,6 +1,7 @@
 """OpenAI's Responses API: create, in the background too, and fetch, follow, cancel and delete what is kept."""
 
 from functools import partial
+from typing import Any
 from urllib.parse import parse_qs
 
 import msgspec
@@ -20,7 +21,8 @@ from broker_controller.image_urls import check_urls
 from broker_controller.responses.chat import chat_body
 from broker_controller.responses.keeper import Follower, new_id
 from broker_controller.responses.narrator import Narrator
-from broker_controller.responses.request import Asked, ResponseBody, check
+from broker_controller.responses.paging import page_of
+from broker_controller.responses.request import Asked, ResponseBody, check, engines_own
 from broker_controller.responses.shelf import Kept, Reading
 from broker_wire.messages import Operation
 
@@ -30,6 +32,8 @@ _read = BodyReader(ResponseBody).read
 def _nothing(_: object) -> None: ...
 
 
+_MOST_DIGITS = 18
+"""Of an event's number; no response has so many."""
 _KEEPALIVE = b": waiting" + ResponseWriter.comment_end
 
 
@@ -59,7 +63,7 @@ class _Responses(Struct, frozen=True):
         model = check_model(body.model)
         call.subject = Subject(call.request_id, model, NOT_QUEUED)
         response_id = new_id()
-        asked = check(body, response_id)
+        asked = check(body, response_id, engines_own(raw))
         items = [*await keeper.conversation(body.previous_response_id), *asked.items]
         if not body.background:
             await self._answer(call, response_id, asked, items)
@@ -75,7 +79,7 @@ class _Responses(Struct, frozen=True):
     async def get(self, call: Call) -> None:
         """Raises: ServiceError."""
         kept = await self._find(call)
-        query = {name: values[-1] for name, values in parse_qs(call.query).items()}
+        query = _query(call)
         if query.get("stream", "false").lower() in ("true", "1"):
             last = call.header(b"last-event-id")
             after = query.get("starting_after") or (last.decode("latin-1") if last else None)
@@ -98,13 +102,8 @@ class _Responses(Struct, frozen=True):
     async def input_items(self, call: Call) -> None:
         """Raises: ServiceError."""
         kept = await self._find(call)
-        items = msgspec.json.decode(kept.created.items, type=list[dict[str, object]])
-        if "desc" in parse_qs(call.query).get("order", ["desc"]):
-            items.reverse()
-        ids = [item.get("id") for item in items]
-        await call.respond_json(
-            {"object": "list", "data": items, "first_id": ids[0], "last_id": ids[-1], "has_more": False}
-        )
+        items = msgspec.json.decode(kept.created.items, type=list[dict[str, Any]])
+        await call.respond_json(page_of(items, _query(call)))
 
     # --- inside
 
@@ -154,8 +153,12 @@ class _Responses(Struct, frozen=True):
             await call.write(last, last=True)
 
 
+def _query(call: Call) -> dict[str, str]:
+    return {name: values[-1] for name, values in parse_qs(call.query).items()}
+
+
 def _number(text: str) -> int:
     """Raises: BadRequestError."""
-    if not text.isdecimal():
+    if not text.isdecimal() or len(text) > _MOST_DIGITS:
         raise BadRequestError(f"`starting_after` has to be the number of an event, not {text[:40]!r}")
     return int(text)

@@ -13,7 +13,7 @@ from broker_controller.errors import ServiceError
 from broker_controller.http.answer_writer import AnswerWriter, SideNotes
 from broker_controller.http.call import Call, Header
 from broker_controller.http.origin import start_headers
-from broker_controller.streams import GenerationStream
+from broker_controller.streams import GenerationStream, one_by_one
 from broker_wire.messages import End, Piece
 
 _log = logging.getLogger(__name__)
@@ -103,7 +103,7 @@ async def whole_answer(
         with call.ended_by_client():
             while not (items and type(items[-1]) is End):
                 await stream.wait()
-                items += stream.take()
+                items += one_by_one(stream.take())
             data = encode(items)
             await on_end()
             await call.respond(200, data, headers=start_headers(stream))

@@ -6,8 +6,9 @@ from typing import Any
 import msgspec
 
 from broker_controller.responses.items import Item, to_messages
+from broker_controller.responses.request import ENGINES_OWN
 
-_SAME_NAME = ("temperature", "top_p", "user")
+_SAME_NAME = ("temperature", "top_p", "user", "prompt_cache_key")
 
 
 def chat_body(response_id: str, fields: dict[str, Any], items: list[Item]) -> bytes:
@@ -23,6 +24,7 @@ def chat_body(response_id: str, fields: dict[str, Any], items: list[Item]) -> by
     if fields.get("instructions"):
         messages.insert(0, {"role": "system", "content": fields["instructions"]})
     body: dict[str, Any] = {
+        **fields[ENGINES_OWN],
         "model": fields["model"],
         "messages": messages,
         "stream": True,
@@ -43,7 +45,9 @@ def chat_body(response_id: str, fields: dict[str, Any], items: list[Item]) -> by
         body["response_format"] = {"type": "json_schema", "json_schema": schema}
     elif form["type"] == "json_object":
         body["response_format"] = form
-    if fields["background"]:
+    if fields["top_logprobs"] is not None:
+        body |= {"logprobs": True, "top_logprobs": fields["top_logprobs"]}
+    if fields["background"] and body.get("seed") is None:
         # A controller that takes it over has another number for it: what is drawn must not depend on that.
         body["seed"] = _seed(response_id)
     return msgspec.json.encode(body)

@@ -14,9 +14,10 @@ from broker_wire.messages import End, Piece, Usage
 
 
 class TextDelta(Struct, frozen=True):
-    """More of the text."""
+    """More of the text, with its tokens' logprobs where the engine gives them."""
 
     text: str
+    logprobs: list[Any] = []
 
 
 class CallDelta(Struct, frozen=True):
@@ -57,16 +58,30 @@ def _of_piece(piece: Piece) -> Iterator[Delta]:
         return
     # Text that is with a client cannot be taken back: of a `replace_from` only the new text can be sent.
     if piece.text:
-        yield TextDelta(piece.text)
+        yield TextDelta(piece.text, [] if piece.logprobs is None else _tokens_of(_decode(piece.logprobs)))
     if piece.finish_reason is not None:
         yield Reason(piece.finish_reason)
 
 
-def _of_payload(payload: bytes) -> Iterator[Delta]:
+def _decode(data: bytes) -> Any:
+    """Raises: EngineError."""
     try:
-        chunk = msgspec.json.decode(payload)
+        return msgspec.json.decode(data)
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
+        raise EngineError("the engine's answer cannot be read: it has parts that are no JSON") from error
+
+
+def _tokens_of(logprobs: Any) -> list[Any]:
+    """A chat's, for each token of the text; of any other form nothing can be told."""
+    tokens = logprobs.get("content") if isinstance(logprobs, dict) else None
+    return tokens if isinstance(tokens, list) else []
+
+
+def _of_payload(payload: bytes) -> Iterator[Delta]:
+    chunk = _decode(payload)
+    try:
         found = list(_of_chunk(chunk))
-    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError, AttributeError, TypeError, ValueError) as error:
+    except (msgspec.MsgspecError, AttributeError, TypeError, ValueError) as error:
         raise EngineError("the engine's answer cannot be read: it is not made of OpenAI's chunks") from error
     yield from found
 
@@ -77,7 +92,7 @@ def _of_chunk(chunk: dict[str, Any]) -> Iterator[Delta]:
             continue
         news = choice.get("delta") or choice.get("message") or {}
         if news.get("content"):
-            yield TextDelta(msgspec.convert(news["content"], str))
+            yield TextDelta(msgspec.convert(news["content"], str), _tokens_of(choice.get("logprobs")))
         for number, call in enumerate(news.get("tool_calls") or []):
             function = call.get("function") or {}
             yield msgspec.convert(

@@ -40,7 +40,7 @@ def to_messages(items: list[Item]) -> list[dict[str, Any]]:
             case "function_call_output":
                 call, output = _text_of(item, "call_id"), item.get("output")
                 messages.append({"role": "tool", "tool_call_id": call, "content": _content(output, "user")})
-            case kind if kind in _PASSED_OVER:
+            case str() as kind if kind in _PASSED_OVER:
                 continue
             case kind:
                 raise BadRequestError(
@@ -93,7 +93,7 @@ def _content(given: Any, role: str) -> str | list[dict[str, Any]]:
 
 def _part(part: Any, role: str) -> dict[str, Any]:
     kind = part.get("type") if isinstance(part, dict) else None
-    if kind in _TEXTS:
+    if isinstance(kind, str) and kind in _TEXTS:
         return {"type": "text", "text": _text_of(part, _TEXTS[kind])}
     if kind == "input_image" and role != "assistant":
         if not isinstance(part.get("image_url"), str):

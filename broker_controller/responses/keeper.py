@@ -63,8 +63,16 @@ class Keeper:
     """Of one controller process."""
 
     def __init__(
-        self, gateway: Gateway, links: Links, registry: Registry, garbage: GarbageBin, config: KeepConfig
+        self,
+        gateway: Gateway,
+        links: Links,
+        registry: Registry,
+        garbage: GarbageBin,
+        config: KeepConfig,
+        *,
+        reads_sessions: bool,
     ) -> None:
+        """`reads_sessions`: whoever has a conversation's beginning in its cache is looked for."""
         self.config = config
         self._links = links
         self._registry = registry
@@ -73,7 +81,15 @@ class Keeper:
         self._log = ResponseLog(gateway.controller_id, links, self._shelf, bounds, garbage)
         self._log.on_lost = self._end_lost
         self._lookout = Lookout(links, self._log)
-        self._runner = Runner(gateway, links, self._log, self._lookout, garbage, max_bytes=config.max_bytes)
+        self._runner = Runner(
+            gateway,
+            links,
+            self._log,
+            self._lookout,
+            garbage,
+            max_bytes=config.max_bytes,
+            reads_sessions=reads_sessions,
+        )
 
     def join(self) -> None:
         """Another controller has made the log."""

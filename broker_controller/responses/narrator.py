@@ -7,8 +7,9 @@ response is kept as chunks, and whoever reads it from some event on counts them 
 from collections.abc import Sequence
 from typing import Any
 
-from broker_controller.errors import EngineError, ServiceError, client_text, meaning_of
+from broker_controller.errors import EngineError, ServiceError, client_text, code_of
 from broker_controller.responses.deltas import CallDelta, Delta, Reason, TextDelta, deltas
+from broker_controller.responses.request import ENGINES_OWN
 from broker_wire.messages import End, Piece, Usage
 
 Event = dict[str, Any]
@@ -25,6 +26,7 @@ class Narrator:
         self._text: dict[str, Any] | None = None
         """The item of the message, and its parts so far."""
         self._texts: list[str] = []
+        self._logprobs: list[Any] = []
         self._calls: dict[int, tuple[int, dict[str, Any], list[str]]] = {}
         self._reason = ""
         self._usage: Usage | None = None
@@ -40,7 +42,7 @@ class Narrator:
             "incomplete_details": None,
             "output": [],
             "usage": None,
-            **fields,
+            **{name: value for name, value in fields.items() if name != ENGINES_OWN},
         }
 
     def created(self) -> list[Event]:
@@ -73,7 +75,7 @@ class Narrator:
 
     def fail(self, error: ServiceError) -> list[Event]:
         """It went wrong."""
-        return self.end_as("failed", meaning_of(error).openai_code, client_text(error))
+        return self.end_as("failed", code_of(error), client_text(error))
 
     def end_as(self, status: str, code: str = "", message: str = "") -> list[Event]:
         """Over before its answer was complete: `failed` with an error, or `cancelled`.
@@ -89,8 +91,8 @@ class Narrator:
 
     def _take(self, delta: Delta, events: list[Event]) -> None:
         match delta:
-            case TextDelta(text):
-                self._add_text(text, events)
+            case TextDelta(text, logprobs):
+                self._add_text(text, logprobs, events)
             case CallDelta():
                 self._add_call(delta, events)
             case Reason(reason):
@@ -98,7 +100,7 @@ class Narrator:
             case Usage():
                 self._usage = delta
 
-    def _add_text(self, text: str, events: list[Event]) -> None:
+    def _add_text(self, text: str, logprobs: list[Any], events: list[Event]) -> None:
         item = self._text
         if item is None:
             item = {"id": f"msg_{self._tail}", "type": "message", "status": "in_progress", "role": "assistant"}
@@ -107,7 +109,8 @@ class Narrator:
             item["content"].append({"type": "output_text", "text": "", "annotations": [], "logprobs": []})
             events.append(self._about_text("response.content_part.added", part=dict(item["content"][0])))
         self._texts.append(text)
-        events.append(self._about_text("response.output_text.delta", delta=text, logprobs=[]))
+        self._logprobs += logprobs
+        events.append(self._about_text("response.output_text.delta", delta=text, logprobs=logprobs))
 
     def _add_call(self, delta: CallDelta, events: list[Event]) -> None:
         known = self._calls.get(delta.index)
@@ -145,7 +148,7 @@ class Narrator:
     def _fill_items(self) -> None:
         """What was said so far, in its places."""
         if self._text is not None:
-            self._text["content"][0]["text"] = "".join(self._texts)
+            self._text["content"][0] |= {"text": "".join(self._texts), "logprobs": list(self._logprobs)}
         for _, item, arguments in self._calls.values():
             item["arguments"] = "".join(arguments)
 
@@ -162,7 +165,7 @@ class Narrator:
         else:
             part = item["content"][0]
             events = [
-                self._about_text("response.output_text.done", text=part["text"], logprobs=[]),
+                self._about_text("response.output_text.done", text=part["text"], logprobs=part["logprobs"]),
                 self._about_text("response.content_part.done", part=dict(part)),
             ]
         return [*events, self._about_item("response.output_item.done", place, item=_copy(item))]

@@ -1,6 +1,6 @@
 """Records of responses as they are written by several. Pure: the time is passed in, seconds of Unix."""
 
-from broker_controller.errors import ServiceError, client_text, meaning_of
+from broker_controller.errors import ServiceError, client_text, code_of
 from broker_wire import codec
 from broker_wire.messages import End, Ended, Record
 
@@ -18,7 +18,7 @@ def last_of(response_id: str, end: End | ServiceError | None, now: float) -> End
 
 def failed(response_id: str, epoch: int, error: ServiceError, now: float) -> Ended:
     """The end of one that went wrong; of epoch 0 where nobody runs it."""
-    return Ended(response_id, epoch, now, "failed", code=meaning_of(error).openai_code, message=client_text(error))
+    return Ended(response_id, epoch, now, "failed", code=code_of(error), message=client_text(error))
 
 
 def size_of(record: Record) -> int:

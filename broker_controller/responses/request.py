@@ -1,9 +1,11 @@
 """What a client asks for at `/v1/responses`, read and checked. Pure.
 
-What would change the meaning of a request and cannot be done here is refused by name; what is only a wish (a tier, a
-cache key) is passed over.
+What would change the meaning of a request and cannot be done here is refused by name; what is only a wish (a tier) is
+passed over; what OpenAI does not know (`seed`, `top_k`, a vendor's own) is for the engine.
 """
 
+from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Annotated, Any
 
 import msgspec
@@ -14,6 +16,24 @@ from broker_controller.responses.items import as_items, check_items
 
 MAX_METADATA = 16
 """OpenAI's bound of pairs."""
+MAX_TOP_LOGPROBS = 20
+"""OpenAI's."""
+LOGPROBS = "message.output_text.logprobs"
+"""What to `include` for them."""
+ENGINES_OWN = "engines_own"
+"""Among a response's fields, what is for the engine alone: it is kept, and not repeated."""
+_PASSED_OVER = frozenset(
+    {
+        "context_management",
+        "max_tool_calls",
+        "prompt_cache_retention",
+        "safety_identifier",
+        "service_tier",
+        "stream_options",
+        "truncation",
+    }
+)
+"""OpenAI's, too."""
 
 
 class ResponseBody(Struct):
@@ -31,18 +51,25 @@ class ResponseBody(Struct):
     text: dict[str, Any] | None = None
     reasoning: dict[str, Any] | None = None
     metadata: Annotated[dict[str, str], Meta(max_length=MAX_METADATA)] | None = None
+    include: list[str] | None = None
+    top_logprobs: Annotated[int, Meta(ge=0, le=MAX_TOP_LOGPROBS)] | None = None
     user: str | None = None
+    prompt_cache_key: str | None = None
     store: bool | None = None
     background: bool | None = None
     stream: bool | None = None
     previous_response_id: str | None = None
     conversation: Any = None
     prompt: Any = None
+    n: Any = None
 
     @property
     def stores(self) -> bool:
         """OpenAI's default is true; what runs in the background is kept in any case."""
         return self.store is not False
+
+
+_KNOWN = frozenset(ResponseBody.__struct_fields__)
 
 
 class Asked(Struct, frozen=True):
@@ -58,11 +85,19 @@ class Asked(Struct, frozen=True):
     items: list[dict[str, Any]]
 
 
-def check(body: ResponseBody, response_id: str) -> Asked:
-    """Raises: BadRequestError."""
+def engines_own(raw: bytes) -> dict[str, Any]:
+    """The fields of a body that are none of this API, of one that `ResponseBody` was read from."""
+    fields = msgspec.json.decode(raw, type=dict[str, Any])
+    return {name: value for name, value in fields.items() if name not in _PASSED_OVER and name not in _KNOWN}
+
+
+def check(body: ResponseBody, response_id: str, own: Mapping[str, Any] = MappingProxyType({})) -> Asked:
+    """`own`: what is for the engine alone. Raises: BadRequestError."""
     for name in ("conversation", "prompt"):
         if getattr(body, name) is not None:
             raise BadRequestError(f"`{name}` is not offered here: send the input itself, or a previous_response_id")
+    if body.n not in (None, 1):
+        raise BadRequestError("`n` is not offered here: a response has one answer")
     if body.background and not body.stores:
         raise BadRequestError("`background` needs `store`: a response that nobody keeps cannot be fetched later")
     items = as_items(body.input, response_id)
@@ -82,11 +117,14 @@ def check(body: ResponseBody, response_id: str) -> Asked:
             "text": {"format": _check_format(body.text)},
             "reasoning": {"effort": (body.reasoning or {}).get("effort"), "summary": None},
             "metadata": body.metadata or {},
+            "top_logprobs": _top_logprobs(body),
             "user": body.user,
+            "prompt_cache_key": body.prompt_cache_key,
             "store": body.stores,
             "background": bool(body.background),
             "previous_response_id": body.previous_response_id,
             "truncation": "disabled",
+            ENGINES_OWN: dict(own),
         },
         items,
     )
@@ -95,6 +133,13 @@ def check(body: ResponseBody, response_id: str) -> Asked:
 def encode_fields(asked: Asked) -> bytes:
     """As they are kept."""
     return msgspec.json.encode(asked.fields)
+
+
+def _top_logprobs(body: ResponseBody) -> int | None:
+    """None where no logprobs are wanted; OpenAI's clients ask for those of the tokens alone by `include`."""
+    if body.top_logprobs is None and LOGPROBS in (body.include or []):
+        return 0
+    return body.top_logprobs
 
 
 def _check_tool(tool: dict[str, Any]) -> dict[str, Any]:

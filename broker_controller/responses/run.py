@@ -28,7 +28,8 @@ from broker_controller.responses.chat import chat_body
 from broker_controller.responses.log import ResponseLog
 from broker_controller.responses.records import failed, size_of
 from broker_controller.responses.shelf import Kept
-from broker_controller.streams import GenerationStream
+from broker_controller.session_key import read_session
+from broker_controller.streams import GenerationStream, one_by_one
 from broker_wire.messages import Begun, End, Ended, Left, Operation, Piece, Said, Sent
 
 _log = logging.getLogger(__name__)
@@ -53,12 +54,13 @@ class RunEnd(Enum):
 class Run:
     """Made for each time that this controller takes it up."""
 
-    def __init__(self, gateway: Gateway, log: ResponseLog, kept: Kept, max_bytes: int) -> None:
+    def __init__(self, gateway: Gateway, log: ResponseLog, kept: Kept, max_bytes: int, *, reads_sessions: bool) -> None:
         self._gateway = gateway
         self._log = log
         self._kept = kept
         self._id = kept.created.id
         self._max_bytes = max_bytes
+        self._reads_sessions = reads_sessions
         self._epoch = kept.epoch + 1
         self._before = self._written = len(kept.items)
         """Chunks that another run had written, and with ours."""
@@ -103,9 +105,13 @@ class Run:
     def _ours(self) -> bool:
         return self._kept.is_run_by(self._log.controller_id, self._epoch)
 
+    @property
+    def _is_unwanted(self) -> bool:
+        return self._left or self._kept.cancel_asked or not self._ours
+
     def _on_change(self) -> None:
         self._changed.set()
-        if self._stream is not None and (self._left or self._kept.cancel_asked or not self._ours):
+        if self._stream is not None and self._is_unwanted:
             self._stream.notice()
 
     async def _news(self) -> None:
@@ -121,7 +127,7 @@ class Run:
                 if self._written > self._before:
                     raise
                 _log.info("a response waits response=%s reason=%s", self._id, error)
-                await self._pause(error.retry_after or LOOK_INTERVAL)
+                await self._wait_out(error.retry_after or LOOK_INTERVAL)
             else:
                 return
 
@@ -129,7 +135,10 @@ class Run:
         """Raises: ServiceError."""
         if self._is_to_end():
             return
-        stream = self._stream = await self._gateway.submit(self._submission())
+        submission = self._submission()
+        # What another run had under way may have come since this one was made.
+        self._before = self._written = len(submission.had)
+        stream = self._stream = await self._gateway.submit(submission)
         self._log.note(Sent(self._id, self._epoch, stream.life.stream))
         end: End | None = None
         while end is None and not self._is_to_end():
@@ -137,7 +146,7 @@ class Run:
                 # What is not taken holds the engine in the end.
                 await asyncio.sleep(FLUSH_INTERVAL)
             elif await stream.wait(LOOK_INTERVAL):
-                end = self._write(stream.take())
+                end = self._write(one_by_one(stream.take()))
                 if end is None:
                     await self._pause(FLUSH_INTERVAL)
         if end is not None:
@@ -152,6 +161,13 @@ class Run:
             self._log.note(Ended(self._id, self._epoch, time.time(), "cancelled"))
             return True
         return False
+
+    async def _wait_out(self, seconds: float) -> None:
+        """So long, or until it is to end: that our own records come back from the log is no reason to ask again."""
+        with suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                while not self._is_unwanted:
+                    await self._news()
 
     async def _pause(self, seconds: float) -> None:
         """So long, or until there is news of the response."""
@@ -177,13 +193,16 @@ class Run:
         left = kept.created.at + kept.created.within - time.time()
         if left <= 0:
             raise DeadlineError(f"its time of {kept.created.within:g} s was up")
+        model = fields["model"]
+        body = chat_body(self._id, fields, msgspec.json.decode(kept.created.items))
         return Submission(
-            model=fields["model"],
+            model=model,
             operation=Operation.CHAT,
-            body=chat_body(self._id, fields, msgspec.json.decode(kept.created.items)),
+            body=body,
             request_id=self._id,
             timeout=left,
             had=tuple(kept.items),
+            session=read_session(model, body, None) if self._reads_sessions else None,
         )
 
     def _end_with(self, error: ServiceError) -> None:

@@ -55,14 +55,16 @@ class Runner:
         garbage: GarbageBin,
         *,
         max_bytes: int,
+        reads_sessions: bool,
     ) -> None:
-        """`max_bytes`: kept of one response."""
+        """`max_bytes`: kept of one response. `reads_sessions`: as the `Keeper`'s."""
         self._gateway = gateway
         self._links = links
         self._log = log
         self._lookout = lookout
         self._garbage = garbage
         self._max_bytes = max_bytes
+        self._reads_sessions = reads_sessions
         self._held: dict[str, _Held] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         self._channel: Channel | None = None
@@ -192,7 +194,7 @@ class Runner:
                         return False
                     continue
                 self._stop_former(kept, owner)
-            run = held.run = Run(self._gateway, self._log, kept, self._max_bytes)
+            run = held.run = Run(self._gateway, self._log, kept, self._max_bytes, reads_sessions=self._reads_sessions)
             match await run.go():
                 case RunEnd.HANDED_OVER:
                     return False

@@ -27,8 +27,9 @@ MAX_DELAY = 15.0
 """Seconds: bounds of the pause before a try."""
 STABLE_AFTER = 5.0
 """Seconds that a connection has to live until the next pause is short again; a flapping one must not spin."""
-PREPARE_TIMEOUT = 30.0
-"""Seconds that `on_connected` has."""
+PREPARE_TIMEOUT = 180.0
+"""Seconds that `on_connected` has. Each call in it has a deadline, and a dead broker is found by the heartbeat: when a
+node of a cluster has died, hundreds of workers declare at the others at once, and who begins again makes it longer."""
 GIVE_UP_TIMEOUT = 5.0
 """Seconds that `on_connected` has to end after it was cancelled."""
 REPEAT_LOG_AFTER = 60.0

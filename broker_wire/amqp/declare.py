@@ -85,17 +85,19 @@ class _Declarer:
             await self._channel.close()
 
     async def exchange(self, name: str, kind: str) -> None:
-        exists = True
+        try:
+            await (await self._open()).declare_exchange(name, kind)
+        except ChannelClosedError as error:
+            self._tolerate(error, await self._has_exchange(name, kind), f"exchange {name}")
+
+    async def _has_exchange(self, name: str, kind: str) -> bool:
         try:
             await (await self._open()).declare_exchange(name, kind, passive=True)
         except ChannelClosedError as error:
             if error.code != NOT_FOUND:
                 raise
-            exists = False
-        try:
-            await (await self._open()).declare_exchange(name, kind)
-        except ChannelClosedError as error:
-            self._tolerate(error, exists, f"exchange {name}")
+            return False
+        return True
 
     async def queue(self, queue: Queue) -> tuple[QueueState, bool]:
         queue = _as_understood(queue, self._session.server_version)

@@ -22,7 +22,7 @@ from broker_wire.errors import BrokerError, ChannelClosedError, NotConnectedErro
 
 _log = logging.getLogger(__name__)
 
-RPC_TIMEOUT = 15.0
+RPC_TIMEOUT = 30.0
 """Seconds that the broker has to answer a declare, consume and the like. Then the channel is given up."""
 
 _METHODS: Mapping[int, Any] = spec.methods

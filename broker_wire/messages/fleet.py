@@ -77,6 +77,10 @@ class Announce(Struct, frozen=True, tag="announce", tag_field=type_tag):
     bridged: bool = False
     made_queues: tuple[str, ...] = ()
     """Models whose queue this worker had to create: whatever waited in an earlier one is gone."""
+    made_pinned_queue: bool = False
+    """The same of the queue of what is for this worker alone."""
+    requeued: bool = False
+    """Its channel of requests was closed: of what it runs, and goes on with, there are copies in the queues."""
 
 
 class Heartbeat(Struct, frozen=True, tag="heartbeat", tag_field=type_tag, omit_defaults=True):
@@ -116,7 +120,8 @@ class UpstreamRegistration(Struct, frozen=True, tag="upstream_registration", tag
     """An old HTTP worker registered at one controller; every controller may become its bridge.
 
     Whoever bridges it says it again from time to time, for controllers that came later; `silent_for` is then for how
-    many seconds the worker itself has not been heard.
+    many seconds the worker itself has not been heard. What is said again may be on its way while the worker registers
+    anew: of two registrations the one with the higher `version` counts.
     """
 
     worker: str
@@ -126,6 +131,8 @@ class UpstreamRegistration(Struct, frozen=True, tag="upstream_registration", tag
     queue_length: int = 0
     multimodal: bool = False
     silent_for: float = 0.0
+    version: int = 0
+    """Nanoseconds since 1970 by the clock of the controller that it registered at; more than any it had heard of."""
 
 
 class KeepsResponses(Struct, frozen=True, tag="keeps_responses", tag_field=type_tag):

@@ -45,6 +45,22 @@ class Texts(Struct, frozen=True, array_like=True, tag="x"):
     texts: list[str]
 
 
+class Payloads(Struct, frozen=True, array_like=True, tag="y"):
+    """Chunks of an OpenAI-compatible engine, nothing beside: `payloads[i]` has number `seq + i`."""
+
+    stream: int
+    attempt: int
+    seq: int
+    payloads: list[bytes]
+
+    def pieces(self) -> "list[Piece]":
+        """The same one by one."""
+        return [
+            Piece(self.stream, self.attempt, seq, payload=payload)
+            for seq, payload in enumerate(self.payloads, self.seq)
+        ]
+
+
 class Piece(Struct, frozen=True, array_like=True, tag="p"):
     """One chunk with more than plain text.
 
@@ -105,6 +121,9 @@ class Failed(Struct, frozen=True, array_like=True, tag="f"):
     seq: int
     kind: FailureKind
     message: str
+    code: str = ""
+    """What programs know a request's own fault by, and which of its fields it is, where the engine says so."""
+    param: str = ""
 
 
 class Gone(Struct, frozen=True, array_like=True, tag="g"):
@@ -137,7 +156,7 @@ class Answered(Struct, frozen=True, array_like=True, tag="q"):
     message: str = ""
 
 
-Frame = Started | Ask | Texts | Piece | End | Failed | Gone | GivenBack | Progress | Answered
+Frame = Started | Ask | Texts | Payloads | Piece | End | Failed | Gone | GivenBack | Progress | Answered
 
 
 class Batch(Struct, frozen=True, tag="batch", tag_field=type_tag):

@@ -39,6 +39,14 @@ class Fleet:
         """Start a `llamacpp` worker with the small model."""
         return self._processes.start("workers-shim", "llamacpp", "--model", model, *self._common, *options)
 
+    def http_worker(self, url: str, name: str, *options: str) -> Process:
+        """Start the program that dials out for an HTTP worker of the old kind, or for a controller."""
+        return self._processes.start("workers-shim", "http", "--url", url, "--name", name, *self._common, *options)
+
+    def openai_engine_worker(self, url: str, *options: str) -> Process:
+        """Start an `openai` worker beside a server."""
+        return self._processes.start("workers-shim", "openai", "--url", url, *self._common, *options)
+
     def any_answer_worker(self, name: str, *options: str) -> Process:
         """Start a worker of `any_answer`."""
         program = ("-m", "tests.acceptance.any_answer", "--name", name)

@@ -1,6 +1,7 @@
 """A worker program that speaks all of OpenAI's API, the same for the same request: the last word of a prompt says what.
 
-Models: `talker` gives texts, and what it is asked to; `embedder` gives vectors.
+Models: `talker` gives texts, and what it is asked to; `embedder` gives vectors; `mirror` is for a server
+that judges bodies itself, and says what it was asked.
 """
 
 import argparse
@@ -80,6 +81,11 @@ def embed(request: Request) -> Embeddings:
     return Embeddings(vectors, prompt_tokens=sum(len(text) for text in request.inputs))
 
 
+def mirror(request: Request) -> Iterator[dict[str, Any]]:
+    """An answer that is neither OpenAI's completion nor its embeddings, and both."""
+    yield {"choices": [], "data": [], "x_asked": base64.b64encode(request.raw).decode()}
+
+
 def _wish(request: Request) -> str:
     if request.messages is None:
         return (request.prompt or "count").split()[-1]
@@ -153,7 +159,7 @@ def _person(request: Request) -> Iterator[Chunk]:
 
 
 def main() -> None:
-    """Serve both models."""
+    """Serve all three."""
     parser = argparse.ArgumentParser()
     for option in ("name", "broker-url", "prefix"):
         parser.add_argument(f"--{option}", required=True)
@@ -169,6 +175,7 @@ def main() -> None:
     )
     worker.add_model("talker", talk, abilities=("chat", "completion", "vision"))
     worker.add_model("embedder", embed, abilities=("embedding",))
+    worker.add_model("mirror", mirror, abilities=("completion", "embedding"), yields="chunks", unchecked=True)
     worker.run()
 
 

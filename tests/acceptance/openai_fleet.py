@@ -19,7 +19,7 @@ SLOTS = 4
 
 @pytest.fixture(scope="session")
 def talking(tmp_path_factory: pytest.TempPathFactory, broker_url: str) -> Iterator[RunningController]:
-    """The controller; models `talker` and `embedder`."""
+    """The controller; models `talker`, `embedder` and `mirror`."""
     processes = Processes(tmp_path_factory.mktemp("talking"))
     prefix = f"t{secrets.token_hex(4)}"
     port = HeldPort()

@@ -15,6 +15,7 @@ import schemathesis
 from hypothesis import HealthCheck, Phase, Verbosity, given, settings
 from hypothesis import strategies as st
 from hypothesis.errors import Unsatisfiable
+from requests import RequestException
 from schemathesis import Case, GenerationMode
 from schemathesis.checks import CheckContext
 from schemathesis.core.failures import FailureGroup
@@ -35,11 +36,14 @@ ANSWERED_WITHIN = 20.0
 """Seconds. Nothing that is asked here takes one."""
 MOST_TOKENS = 20
 """The description has no largest number of tokens, and the engine would obey."""
-MOST_EVENTS = 10 * MOST_TOKENS
-"""Of a stream, more than any has; by itself schemathesis reads ten."""
+MOST_EVENTS = 100_000
+"""Of a stream, far more than any has, be it of 128 choices; by itself schemathesis reads ten and takes no more."""
 EMBEDDINGS = "/v1/embeddings"
 LAST_EVENTS = tuple(f"event: response.{name}\n" for name in ("completed", "incomplete", "failed"))
 """Of a response."""
+COME_TO_THE_ENGINE = tuple(
+    f"POST {path} 200" for path in ("/v1/chat/completions", "/v1/responses", EMBEDDINGS, "/worker_generate_stream")
+)
 SERVED = st.sampled_from(["m", None])
 
 
@@ -86,42 +90,41 @@ def test_every_operation_answers_as_it_is_described(fleet: Fleet) -> None:
     operations = [result.ok() for result in schema.get_all_operations() if isinstance(result, Ok)]
     statuses: Counter[str] = Counter()
     faults: list[str] = []
-    # What takes nothing is soon asked in every way, so it takes some rounds.
-    while statuses.total() < CASES and not faults:
+    # What takes nothing is soon asked in every way, so it takes some rounds; and so it may until the engine answers.
+    while not (faults or (statuses.total() >= CASES and all(statuses[each] for each in COME_TO_THE_ENGINE))):
         for operation, mode in itertools.product(operations, GenerationMode):
             cases = operation.as_strategy(generation_mode=mode)
-            try:
-                # What takes nothing cannot be asked wrongly.
-                with suppress(Unsatisfiable):
-                    _fuzz(cases, CASES // (2 * len(operations)) + 1, statuses)
-            except FailureGroup as failures:
-                faults += [f"{operation.label}: {failure}" for failure in failures.exceptions]
+            # What takes nothing cannot be asked wrongly.
+            with suppress(Unsatisfiable):
+                _fuzz(cases, CASES // (2 * len(operations)) + 1, statuses, faults)
     print(f"requests={statuses.total()}", *sorted(statuses.items()), sep="\n")
-    assert faults == []
-    # What is generated has to come as far as the engine.
-    assert statuses["POST /v1/chat/completions 200"]
-    assert statuses["POST /worker_generate_stream 200"]
-    assert statuses[f"POST {EMBEDDINGS} 200"]
-    assert statuses["POST /v1/responses 200"]
+    assert faults == [], "\n\n".join(faults[:10])
     assert controller.chat("still here", 2).status_code == 200
     assert controller.get("/status")["streams"]["running"] == 0
 
 
-def _fuzz(cases: st.SearchStrategy[Case[Any]], count: int, statuses: Counter[str]) -> None:
+def _fuzz(cases: st.SearchStrategy[Case[Any]], count: int, statuses: Counter[str], faults: list[str]) -> None:
+    """Faults are collected, not raised: one that depends on the moment would be gone when it is looked for again."""
+
     @given(case=cases, model=SERVED)
     @settings(
         max_examples=count,
         deadline=None,
         database=None,
-        phases=[Phase.generate, Phase.shrink],
+        phases=[Phase.generate],
         verbosity=Verbosity.quiet,
         suppress_health_check=list(HealthCheck),
     )
     def ask(case: Case[Any], model: str | None) -> None:
         _make_servable(case.body, "embedder" if model and case.operation.path == EMBEDDINGS else model)
-        response = case.call(timeout=ANSWERED_WITHIN)
-        statuses[f"{case.method} {case.operation.path} {response.status_code}"] += 1
-        case.validate_response(response, checks=CHECKS)
+        try:
+            response = case.call(timeout=ANSWERED_WITHIN)
+            statuses[f"{case.method} {case.operation.path} {response.status_code}"] += 1
+            case.validate_response(response, checks=CHECKS)
+        except FailureGroup as failures:
+            faults.extend(f"{failure}\n{case.as_curl_command()}" for failure in failures.exceptions)
+        except RequestException as failure:
+            faults.append(f"{failure!r}\n{case.as_curl_command()}")
 
     ask()
 
@@ -132,6 +135,9 @@ def _make_servable(body: Any, model: str | None) -> None:
         return
     if model is not None and "model" in body:
         body["model"] = model
+        if isinstance(messages := body.get("messages"), list):
+            # By itself few would have what the engine answers to.
+            messages.append({"role": "user", "content": "the quick brown fox"})
     for name in ("max_tokens", "max_new_tokens", "max_output_tokens", "dimensions"):
         value = body.get(name, MOST_TOKENS)
         if isinstance(value, int | float) and value > MOST_TOKENS:

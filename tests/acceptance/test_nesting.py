@@ -55,6 +55,12 @@ def test_a_fleet_is_a_worker_of_another_one(make_fleet: Callable[[], Fleet], fre
     for controller in (parent, child):
         controller.process.wait_for_output("request=through-both")
 
+    # Embeddings cross, too.
+    asked = {"model": "m", "input": ["a text", "another one"]}
+    vectors = [controller.post("/v1/embeddings", asked)["data"] for controller in (parent, child)]
+    assert vectors[0] == vectors[1]
+    assert len(vectors[0]) == 2
+
     # A client that leaves above frees the slot below.
     stream = parent.stream(PROMPT, 5_000)
     next(stream)

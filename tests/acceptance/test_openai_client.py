@@ -50,6 +50,38 @@ def test_several_choices_with_a_limit_and_a_stop(client: OpenAI) -> None:
     assert {choice.finish_reason for choice in chat.choices} == {"stop"}
 
 
+def test_logprobs_of_a_response(client: OpenAI) -> None:
+    asked: Any = {"model": "talker", "input": "count", "max_output_tokens": 3, "top_logprobs": 2}
+    asked["include"] = ["message.output_text.logprobs"]
+    whole = client.responses.create(**asked)
+    events = list(client.responses.create(stream=True, **asked))
+
+    [message] = whole.output
+    found = message.content[0].logprobs
+    assert [(one.token, one.logprob, len(one.top_logprobs)) for one in found] == [
+        (f"{number} ", -0.5, 2) for number in range(3)
+    ]
+    deltas = [event for event in events if event.type == "response.output_text.delta"]
+    assert [one.token for delta in deltas for one in delta.logprobs] == ["0 ", "1 ", "2 "]
+    assert events[-1].response.output[0].content[0].logprobs == found
+
+
+@pytest.mark.parametrize("background", [False, True])
+def test_what_is_the_engines_own_reaches_it_through_a_response_too(client: OpenAI, background: bool) -> None:
+    own = {"seed": 7, "stop": ["###"], "x_vendor": {"a": [1.5]}}
+    response = client.responses.create(
+        model="talker", input="seen", prompt_cache_key="k", background=background, extra_body=own
+    )
+    while response.status in ("queued", "in_progress"):
+        *_, last = client.responses.retrieve(response.id, stream=True)
+        response = last.response  # type: ignore[union-attr]
+    seen = json.loads(response.output_text)
+    assert (seen["seed"], seen["stop"]) == (7, ["###"])
+    assert seen["parameters"]["x_vendor"] == {"a": [1.5]}
+    assert seen["parameters"]["prompt_cache_key"] == response.prompt_cache_key == "k"
+    assert "x_vendor" not in (response.model_extra or {})
+
+
 @pytest.mark.parametrize("stream", [True, False])
 def test_logprobs_of_a_chat(client: OpenAI, stream: bool) -> None:
     asked: Any = {"model": "talker", "messages": user("count"), "logprobs": True, "top_logprobs": 2, "max_tokens": 3}
@@ -174,7 +206,7 @@ def test_the_choices_of_several_prompts_are_numbered_over_prompts_and_n(client: 
 
 
 def test_the_models_and_what_they_can(client: OpenAI) -> None:
-    assert [model.id for model in client.models.list()] == ["embedder", "talker"]
+    assert [model.id for model in client.models.list()] == ["embedder", "mirror", "talker"]
     model = client.models.retrieve("embedder")
     assert (model.object, model.owned_by) == ("model", "broker-controller")
     assert model.model_extra is not None
@@ -190,6 +222,6 @@ async def test_the_asynchronous_client(talking: RunningController) -> None:
         stream = await client.chat.completions.create(model="talker", messages=user("count"), stream=True)
         parts = [chunk.choices[0].delta.content or "" async for chunk in stream]
         assert "".join(parts) == COUNTED
-        assert [model.id async for model in client.models.list()] == ["embedder", "talker"]
+        assert [model.id async for model in client.models.list()] == ["embedder", "mirror", "talker"]
         parsed = await client.chat.completions.parse(model="talker", messages=user("Ada"), response_format=Person)
         assert parsed.choices[0].message.parsed == Person(**ADA)

@@ -63,6 +63,7 @@ def test_a_fleet_before_a_real_server(
     refused = post(controller, CHAT | {"messages": [{"role": "user", "content": "gravity " * 3000}]})
     assert refused.status_code == 400
     assert "exceeds the available context size" in refused.json()["error"]["message"]
+    assert refused.json()["error"]["code"] == "context_length_exceeded"
 
     # It is killed in the middle of an answer.
     with httpx.stream("POST", f"{controller.url}/v1/chat/completions", json=ENDLESS, timeout=60) as response:

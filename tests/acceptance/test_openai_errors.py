@@ -28,7 +28,7 @@ def test_an_unknown_model_is_not_found(client: OpenAI) -> None:
         client.chat.completions.create(model="nobody", messages=user("count"))
     error = raised.value
     assert (error.code, error.param, error.type) == ("model_not_found", "model", "invalid_request_error")
-    assert "served now: embedder, talker" in error.message
+    assert "served now: embedder, mirror, talker" in error.message
     assert error.response.headers["x-request-id"] in error.message
 
 

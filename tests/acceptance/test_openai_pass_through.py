@@ -30,6 +30,14 @@ def test_the_engine_gets_the_clients_bytes(talking: RunningController, stream: b
     assert base64.b64decode(text) == body
 
 
+@pytest.mark.parametrize("path", ["completions", "embeddings"])
+def test_what_stands_in_the_place_of_a_prompt_is_for_the_engine(talking: RunningController, path: str) -> None:
+    body = b'{"model": "mirror", "x_prompt_of_another_kind": 1}'
+    response = httpx.post(f"{talking.url}/v1/{path}", content=body, timeout=60)
+    assert response.status_code == 200
+    assert base64.b64decode(response.json()["x_asked"]) == body
+
+
 @pytest.mark.parametrize("more", [{}, {"stream_options": {"include_usage": True}}])
 def test_a_stream_is_the_engines_bytes(talking: RunningController, more: dict[str, object]) -> None:
     body = {"model": "talker", "messages": user("own"), "stream": True} | more

@@ -55,11 +55,13 @@ class Client:
         model: str,
         headers: dict[str, str],
         receive_buffer: int | None = None,
+        worker: str = "",
     ) -> None:
         self.exchange = exchange
         self.url = url
         self._address = urlsplit(url)
         self._protocol = protocol
+        self._path = f"/worker/{worker}{protocol.path}" if worker else protocol.path
         self._model = model
         self._headers = headers
         self._receive_buffer = receive_buffer
@@ -123,7 +125,7 @@ class Client:
             ("x-request-id", self.exchange.id),
             *self._headers.items(),
         ]
-        request = h11.Request(method="POST", target=self._protocol.path, headers=headers)
+        request = h11.Request(method="POST", target=self._path, headers=headers)
         for event in (request, h11.Data(data=body), h11.EndOfMessage()):
             self._writer.write(http.send(event) or b"")
         await self._writer.drain()

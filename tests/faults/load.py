@@ -54,11 +54,13 @@ class Load:
         within: float = DEADLINE,
         protocol: Protocol = Protocol.OPENAI,
         model: str = "m",
+        worker: str = "",
         headers: dict[str, str] | None = None,
         receive_buffer: int | None = None,
     ) -> Client:
         """Ask a controller. `steps` are the words that steer the engine; no two prompts are the same.
 
+        `worker`: who alone may answer; LLaVA's protocol has an address for that.
         `receive_buffer`: bytes of the connection's buffer in the kernel, for a client that is to read slowly.
         """
         number = next(self._numbers)
@@ -71,7 +73,7 @@ class Load:
             sent_at=now,
             deadline=now + within,
         )
-        client = Client(url, exchange, protocol, model, headers or {}, receive_buffer)
+        client = Client(url, exchange, protocol, model, headers or {}, receive_buffer, worker)
         self.clients.append(client)
         self._running.append(self._tasks.create_task(client.run(), name=exchange.id))
         return client

@@ -32,6 +32,7 @@ from broker_wire.messages import (
     Obituary,
     Operation,
     Pause,
+    Payloads,
     Piece,
     Progress,
     Resend,
@@ -65,6 +66,7 @@ FRAMES: list[Frame] = [
     Started(NO_STREAM, 1, NOBODY, NOBODY),
     Ask(NO_STREAM, 1, NOBODY, NOBODY),
     Texts(NO_STREAM, HUGE, HUGE, ["a"]),
+    Payloads(NO_STREAM, HUGE, HUGE, [b"\xff", b""]),
     Piece(NO_STREAM, 1, HUGE, "x", payload=b"\xff", index=HUGE, replace_from=HUGE),
     End(NO_STREAM, 1, 0, "stop", Usage(HUGE, HUGE)),
     Failed(NO_STREAM, 1, 0, FailureKind.ENGINE, "boom"),
@@ -105,7 +107,7 @@ def fleet_messages(number: int) -> list[FleetMessage]:
         Obituary(NOBODY, NOBODY),
         Goodbye(NOBODY, NOBODY, "x" * 10_000),
         UpstreamHeartbeat("http://nobody.invalid", HUGE),
-        UpstreamRegistration("no url", True, ("m",), speed=float("nan"), queue_length=HUGE),
+        UpstreamRegistration("no url", True, ("m",), speed=float("nan"), queue_length=HUGE, version=HUGE),
     ]
 
 

@@ -6,6 +6,7 @@ import re
 import pytest
 
 from broker_controller.private_node import PrivateNode
+from tests.faults.client import Protocol
 from tests.faults.conftest import Record
 from tests.faults.history import all_complete
 from tests.faults.scene import MID_STREAM, QUEUED, STARTING, Scene
@@ -23,12 +24,14 @@ ALL_QUEUES = {
 }
 """Which queue, and how its binding is listed: exchange, queue, key."""
 CONNECTIONS = [(whose, which) for which in ("publish", "consume") for whose in ("controller", "w1")]
-ACK_LIMIT, LOOK_INTERVAL = 3000, 500
-"""Milliseconds; as they are shipped the limit is 30 minutes, and the broker looks once a minute."""
+ACK_LIMIT, SHIPPED_ACK_LIMIT, LOOK_INTERVAL = 3000, 1_800_000, 500
+"""Milliseconds; as it is shipped the broker looks once a minute."""
 
 
 async def every_state(scene: Scene) -> None:
     await scene.bring(mid_stream=4, starting=4, queued=4)
+    scene.load.send(scene.controller.url, QUEUED, protocol=Protocol.LLAVA, worker="w1")
+    await scene.until(lambda status: status["streams"]["waiting"] == 5)
     scene.let_clients_arrive()
     scene.fault()
 
@@ -62,7 +65,7 @@ async def test_one_connection_is_closed(
     await nothing_is_lost(scene, record, f"{program}'s {which} connection closed by an admin")
 
 
-@pytest.mark.parametrize("whose", cases(ALL_QUEUES, short=["replies'"]))
+@pytest.mark.parametrize("whose", cases(ALL_QUEUES, short=["replies'", "pinned requests'"]))
 async def test_a_queue_is_deleted(
     scene: Scene, record: Record, unharmed_node: PrivateNode, prefix: str, whose: str
 ) -> None:
@@ -78,14 +81,14 @@ async def test_a_queue_is_deleted(
 async def test_the_ack_limit_closes_channels(broker_scene: Scene, record: Record) -> None:
     scene = broker_scene
 
-    def set_limits(limit: str, interval: str) -> None:
-        for name, value in (("consumer_timeout", limit), ("channel_tick_interval", interval)):
-            scene.node.rabbitmqctl("eval", f"application:set_env(rabbit, {name}, {value}).")
+    def set_in_broker(name: str, milliseconds: int) -> None:
+        scene.node.rabbitmqctl("eval", f"application:set_env(rabbit, {name}, {milliseconds}).")
 
-    await asyncio.to_thread(set_limits, f"{ACK_LIMIT}", f"{LOOK_INTERVAL}")
+    await asyncio.to_thread(set_in_broker, "channel_tick_interval", LOOK_INTERVAL)
+    await asyncio.to_thread(set_in_broker, "consumer_timeout", ACK_LIMIT)
     await asyncio.to_thread(scene.start, "w1", "w2")
-    # A channel has the limit that was set when it was opened: the next ones are to live.
-    await asyncio.to_thread(set_limits, "1800000", "60000")
+    # A channel has the limit that was set when it was opened, but asks anew when to look: the next ones are to live.
+    await asyncio.to_thread(set_in_broker, "consumer_timeout", SHIPPED_ACK_LIMIT)
     await every_state(scene)
     await asyncio.to_thread(scene.workers["w1"].wait_for_output, "delivery acknowledgement on channel")
     await nothing_is_lost(scene, record, "channels closed by the broker's ack limit")

@@ -10,7 +10,7 @@ from collections.abc import AsyncIterator
 
 from broker_controller.request_sender import Submission
 from broker_controller.service import ControllerService, ServiceConfig
-from broker_controller.streams import GenerationStream
+from broker_controller.streams import GenerationStream, one_by_one
 from broker_wire.messages import End, Operation, Piece
 from tests.waiting import eventually
 
@@ -77,7 +77,7 @@ async def read_all(stream: GenerationStream) -> Received:
     async with asyncio.timeout(60):
         while received.end is None:
             await stream.wait()
-            received.take(stream.take())
+            received.take(one_by_one(stream.take()))
     return received
 
 

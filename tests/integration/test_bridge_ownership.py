@@ -8,7 +8,8 @@ from contextlib import AsyncExitStack
 import pytest
 
 from broker_controller import bridge
-from broker_wire.messages import Operation
+from broker_controller.bridged_worker import Profile
+from broker_wire.messages import Operation, UpstreamHeartbeat, UpstreamRegistration
 from tests.integration.bridging import BridgingController, read_all
 from tests.processes import Processes
 from tests.waiting import Eventually
@@ -208,3 +209,34 @@ async def test_a_worker_that_registers_again_with_other_models_serves_those(
     await eventually(lambda: owner.bridges_it(url) or watcher.bridges_it(url))
     asked = json.dumps({"model": "other", "prompt": "SAY new|", "stop": "###"}).encode()
     assert (await read_all(await owner.ask(Operation.LLAVA, asked, model="other"))).text == "new"
+
+
+async def test_what_was_said_of_a_worker_before_it_registered_anew_comes_too_late(
+    fleet: Fleet, url: str, eventually: Eventually
+) -> None:
+    owner, watcher = await owner_and_watcher(fleet, url, eventually)
+    before = time.time_ns()
+    await watcher.bridges.register(url, True, {**STATUS, "model_names": ["other"]}, True)
+    registries = [controller.service.controller.registry for controller in (owner, watcher)]
+    await eventually(lambda: all(registry.multimodal_models() == {"other"} for registry in registries))
+    links = owner.service.links
+
+    links.send_fleet("upstream_registration.late", UpstreamRegistration(url, True, ("m",), version=before))
+    links.send_fleet("upstream_heartbeat.after_it", UpstreamHeartbeat(url, 7))
+
+    await eventually(lambda: [registry.get(url).registration.queue_length for registry in registries] == [7, 7])  # type: ignore[union-attr]
+    assert [registry.multimodal_models() for registry in registries] == [{"other"}, {"other"}]
+
+
+async def test_a_controller_that_missed_a_registration_hears_of_it_when_it_says_the_one_before(
+    fleet: Fleet, url: str, eventually: Eventually
+) -> None:
+    owner, watcher = await owner_and_watcher(fleet, url, eventually)
+    tended = watcher.bridges._workers[url]
+    # As if it had registered here while the other was cut off.
+    tended.version = time.time_ns()
+    tended.update(Profile(("other",), 1.0, True, True), None)
+
+    owner.bridges._tell_of(owner.bridges._workers[url])
+
+    await eventually(lambda: owner.service.controller.registry.multimodal_models() == {"other"})

@@ -9,7 +9,7 @@ import pytest
 
 from broker_controller.decisions import Limits
 from broker_controller.errors import EngineError, WorkerLostError
-from broker_controller.streams import GenerationStream
+from broker_controller.streams import GenerationStream, one_by_one
 from broker_wire.messages import Operation, Usage
 from tests.integration.bridging import BridgingController, Received, read_all
 from tests.processes import Process, Processes
@@ -65,7 +65,7 @@ async def some_of(stream: GenerationStream, words: int) -> Received:
     received = Received()
     while len(received.text.split()) < words:
         await stream.wait()
-        received.take(stream.take())
+        received.take(one_by_one(stream.take()))
     assert received.end is None
     return received
 

@@ -20,7 +20,7 @@ from broker_controller.errors import (
 )
 from broker_controller.request_sender import Submission
 from broker_controller.service import ControllerService, ServiceConfig
-from broker_controller.streams import GenerationStream
+from broker_controller.streams import GenerationStream, one_by_one
 from broker_wire.messages import (
     Announce,
     Ask,
@@ -101,7 +101,7 @@ async def read_all(stream: GenerationStream) -> list[str | Piece | End]:
     async with asyncio.timeout(15):
         while not stream.finished:
             await stream.wait()
-            items += stream.take()
+            items += one_by_one(stream.take())
     return items
 
 

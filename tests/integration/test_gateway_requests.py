@@ -73,6 +73,7 @@ async def test_whoever_waited_in_a_queue_that_had_to_be_made_anew_is_sent_again_
         await hand.consume("model")
         await service.gateway.submit(submission())
         first, _ = await hand.take()
+        hand.announce(made_pinned_queue=True)
         hand.announce(made_queues=("m",))
         again, _ = await hand.take()
         assert (again.stream, again.attempt) == (first.stream, 2)

@@ -9,6 +9,7 @@ from broker_controller.errors import InternalError, WorkerNotFoundError
 from broker_controller.service import ControllerService
 from broker_controller.watched_clock import SETTLE
 from broker_wire.messages import (
+    Announce,
     Ask,
     Done,
     End,
@@ -303,7 +304,7 @@ async def test_a_bug_in_the_life_of_one_request_hides_no_news_of_a_worker_from_t
         monkeypatch.setattr(broken.life, news, fail)
         service.gateway.on_worker_gone(worker.instance, in_order=False)
         assert sound.life.is_without_worker
-        service.gateway.on_announce(worker.instance, frozenset())
+        service.gateway.on_announce(Announce("w1", worker.instance))
         assert not sound.life.is_without_worker
         with pytest.raises(InternalError, match="has a bug"):
             await broken.wait(15)

@@ -8,6 +8,7 @@ from typing import Any
 import httpx
 import pytest
 
+from broker_controller.streams import one_by_one
 from broker_wire.messages import Ability, Announce, Cancel, End, Failed, FailureKind, Heartbeat, Operation, Texts, Usage
 from broker_wire.topology import Topology
 from tests.integration.bridging import BridgingController, Received, read_all
@@ -154,7 +155,7 @@ async def test_an_answer_in_which_the_worker_dies_goes_on_at_another_site(
         received = Received()
         while len(received.text.split()) < 5:
             await stream.wait()
-            received.take(stream.take())
+            received.take(one_by_one(stream.take()))
 
         dying = stream.life.worker
         workers[dying].kill()

@@ -18,6 +18,7 @@ from tests.integration.llamacpp_runs import (
     start,
     usage_of,
 )
+from tests.processes import Processes
 from workers_shim import Worker
 from workers_shim.engines import llamacpp
 from workers_shim.engines.llamacpp_text import LlamaCppText
@@ -227,3 +228,11 @@ def test_settings_that_the_model_cannot_have_are_refused(
 ) -> None:
     with pytest.raises(ValueError, match=words):
         llamacpp.LlamaCpp.load(**how)
+
+
+def test_a_model_may_be_let_go_as_soon_as_it_is_loaded(processes: Processes) -> None:
+    """llama.cpp's loop, told to end before it has begun, went on for ever; on a busy machine it did so each time."""
+    script = "from tests.integration.llamacpp_runs import load_engine\nfor _ in range(4): load_engine()"
+    started = [processes.start("python", "-c", script) for _ in range(3)]
+
+    assert [process.wait() for process in started] == [0, 0, 0]

@@ -1,5 +1,6 @@
-"""The llama.cpp engine with a projector: images in chats. Untaught as its eyes are, answers depend on what they see."""
+"""The llama.cpp engine with a projector. Untaught as its eyes are, answers depend on what they see."""
 
+import json
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -11,10 +12,11 @@ from tests.integration.llamacpp_images import BLUE, LANGUAGE_WIDTH, RED, chat_ab
 from tests.integration.llamacpp_runs import answer, load_engine, serving, usage_of
 from tests.integration.tiny_projector import IMAGE_TOKENS, write_projector
 from tests.unit.engine_runs import had_after
-from workers_shim import Worker
+from workers_shim import Chunk, Worker
 from workers_shim.engines import llamacpp
 from workers_shim.execution import EngineExecutor
 
+PROMPT = "USER: <image>\nWhat do you see? ASSISTANT:"
 HOW: dict[str, Any] = {"temperature": 0, "max_tokens": 10}
 
 
@@ -52,6 +54,40 @@ async def test_an_answer_about_an_image_goes_on_from_a_prefix(executor: EngineEx
     assert rest.last_words == whole.last_words
 
 
+@pytest.mark.parametrize("sent", ["data URL", "base64"])
+async def test_a_prompt_of_llavas_protocol_has_its_images_beside_it(executor: EngineExecutor, sent: str) -> None:
+    images = [image if sent == "data URL" else image.rpartition(",")[2] for image in (RED, RED, BLUE)]
+    red, again, blue = [await answer(executor, prompt=PROMPT, images=[image], **HOW) for image in images]
+
+    assert red.text == again.text != blue.text
+    assert red.last_words[0][:2] == ("end", "length")
+    assert usage_of(red).completion_tokens == HOW["max_tokens"]
+
+
+async def test_a_prompt_with_an_image_has_logprobs_too(executor: EngineExecutor) -> None:
+    told = await answer(executor, prompt=PROMPT, images=[RED], logprobs=2, **HOW)
+
+    tokens = [json.loads(item.logprobs)["content"] for item in told.items if isinstance(item, Chunk) and item.logprobs]
+    assert len(tokens) == HOW["max_tokens"]
+    assert all(len(token["top_logprobs"]) == 2 for [token] in tokens)
+
+
+async def test_the_tokens_of_a_prompts_images_are_counted(executor: EngineExecutor) -> None:
+    one = await answer(executor, prompt=PROMPT, images=[RED], **HOW)
+    two = await answer(executor, prompt=f"<image>{PROMPT}", images=[RED, BLUE], **HOW)
+
+    assert usage_of(two).prompt_tokens - usage_of(one).prompt_tokens == IMAGE_TOKENS
+
+
+async def test_an_answer_to_a_prompt_with_an_image_goes_on_from_a_prefix(executor: EngineExecutor) -> None:
+    whole = await answer(executor, prompt=PROMPT, images=[BLUE], **HOW)
+    had = had_after(whole.items[:4])
+    rest = await answer(executor, prompt=PROMPT, images=[BLUE], had=had, **HOW)
+
+    assert had.text + rest.text == whole.text
+    assert rest.last_words == whole.last_words
+
+
 @pytest.mark.parametrize(
     ("body", "words"),
     [
@@ -60,11 +96,14 @@ async def test_an_answer_about_an_image_goes_on_from_a_prefix(executor: EngineEx
         ({"messages": chat_about("data:image/png;base64,bm90IGFuIGltYWdl")}, "load image"),
         ({"messages": chat_about("data:image/png;base64,")}, ""),
         ({"messages": [{"role": "user", "content": [{"type": "video_url", "video_url": {"url": "x"}}]}]}, "a text or"),
-        (
-            {"messages": [{"role": "user", "content": "a"}], "images": [RED]},
-            "image_url parts of a chat's messages only",
-        ),
-        ({"prompt": "<image> a", "images": [RED]}, "image_url parts of a chat's messages only"),
+        ({"messages": [{"role": "user", "content": "a"}], "images": [RED]}, "image_url parts of its messages only"),
+        ({"messages": chat_about("iVBORw0KGgo=")}, "has to be a data URL"),
+        ({"prompt": "a", "images": [RED]}, "0 times '<image>', and 1 images came"),
+        ({"prompt": "<image> <image> a", "images": [RED]}, "2 times '<image>', and 1 images came"),
+        ({"prompt": "<image> a", "images": ["http://127.0.0.1:1/a.png"]}, "addresses are not fetched"),
+        ({"prompt": "<image> a", "images": ["file:///etc/passwd"]}, "addresses are not fetched"),
+        ({"prompt": "<image> a", "images": ["bm90IGFuIGltYWdl"]}, "load image"),
+        ({"prompt": "<image> a", "images": [RED], "tools": [{"type": "function"}]}, "goes with the images of a chat"),
     ],
 )
 async def test_what_is_no_image_for_it_is_refused(executor: EngineExecutor, body: dict[str, Any], words: str) -> None:

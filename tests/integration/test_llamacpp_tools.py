@@ -57,7 +57,7 @@ def engine() -> LlamaCpp:
     settings = choose_settings(model_file(), slots=2, context_length=CONTEXT, threads=None)
     parameters = parameters_of(settings)
     parameters.chat_template = TEMPLATE
-    return LlamaCpp(settings, LlamaServer(parameters), sees_images=False)
+    return LlamaCpp(settings, LlamaServer(parameters), media_marker=None)
 
 
 @pytest.fixture

@@ -8,15 +8,17 @@ from typing import Any
 import pytest
 
 from broker_controller.amqp_probe import free_port
-from broker_wire.messages import FailureKind, Operation
+from broker_wire.messages import Answered, FailureKind, Operation, Question, QuestionKind
 from tests.integration.llama_http import MODEL, QUESTION, LlamaServer, comparable, text_of
 from tests.processes import Processes
 from tests.unit.engine_runs import over
 from tests.unit.fake_stream import PATIENCE, FakeStream, assignment
-from tests.waiting import Eventually
+from tests.waiting import Eventually, eventually
 from workers_shim import Chunk, Worker, cli
-from workers_shim.engines.http_client import parse_url
+from workers_shim.engines.http_client import HttpClient, parse_url
 from workers_shim.engines.openai import OpenAIServer
+from workers_shim.engines.openai_models import Surveyor
+from workers_shim.engines.openai_watch import Wanted
 from workers_shim.execution import EngineExecutor
 
 CHAT: dict[str, Any] = {"model": MODEL, "messages": QUESTION, "temperature": 0, "seed": 1, "max_tokens": 16}
@@ -159,3 +161,29 @@ def test_check_asks_a_real_server(
     assert "of the answer" in capsys.readouterr().out
     assert cli.main([*command, "--operation", "embedding"]) == 0
     assert "a vector of 576 numbers" in capsys.readouterr().out
+
+
+async def test_the_server_counts_tokens_and_tells_its_template(llama: LlamaServer) -> None:
+    client = HttpClient(parse_url(llama.url))
+    survey = await Surveyor(client).look()
+    client.close()
+    [model] = [one for one in survey.models or () if one.counts]
+    assert model.conversation is not None
+    conversation = model.conversation
+    # SmolLM2's template is ChatML with a system prompt of its own.
+    assert conversation.roles == ("<|im_start|>user\n", "<|im_start|>assistant\n")
+    prompt = conversation.system_template.format(system_message=conversation.system_message)
+    prompt += f"{conversation.roles[0]}{QUESTION[0]['content']}{conversation.sep}{conversation.roles[1]}"
+
+    worker = Worker("w")
+    engine = OpenAIServer(parse_url(llama.url))
+    offer = Wanted(None, ("chat", "completion")).offers(survey)[model.name]
+    offer.register(worker, engine, MODEL)
+    told: list[Answered] = []
+    body = json.dumps({"model": MODEL, "prompt": prompt}).encode()
+    worker.engines.ask(Question("c", 1, QuestionKind.COUNT_TOKENS, MODEL, 30.0, body), told.append)
+    await eventually(lambda: told)
+    [whole] = await answer(worker.engines, CHAT)
+    assert await worker.engines.aclose(PATIENCE)
+
+    assert json.loads(told[0].body)["count"] == json.loads(whole)["usage"]["prompt_tokens"]

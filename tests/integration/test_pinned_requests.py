@@ -56,6 +56,21 @@ async def test_however_many_are_pinned_to_a_busy_worker_it_runs_them_all_in_orde
             stream.released()
 
 
+async def test_a_pinned_request_whose_queue_had_to_be_made_anew_is_sent_again(
+    broker_url: str, topology: Topology
+) -> None:
+    async with wanted_worker_and_another(broker_url, topology) as (service, wanted, other):
+        await wanted.consume("pinned")
+        await service.gateway.submit(submission(pinned_worker="w1"))
+        first, _ = await wanted.take()
+        # Neither the model's queue nor that of another worker is where it waits.
+        wanted.announce(made_queues=("m",))
+        other.announce(made_pinned_queue=True)
+        wanted.announce(made_pinned_queue=True)
+        again, _ = await wanted.take()
+        assert (again.stream, again.attempt) == (first.stream, 2)
+
+
 async def test_a_pinned_request_that_waits_for_a_worker_that_dies_ends_with_the_time_of_grace(
     broker_url: str, topology: Topology
 ) -> None:

@@ -10,7 +10,7 @@ import pytest
 from broker_controller import questions
 from broker_controller.errors import EngineError, EngineRefusedError
 from broker_controller.http.worker_embeddings import encode_embeddings
-from broker_controller.streams import GenerationStream
+from broker_controller.streams import GenerationStream, one_by_one
 from broker_wire.messages import End, ModelCard, Operation, Piece, Question, QuestionKind
 from broker_wire.topology import Topology
 from tests.integration.bridging import BridgingController
@@ -121,7 +121,7 @@ async def all_of(stream: GenerationStream) -> list[str | Piece | End]:
     async with asyncio.timeout(30):
         while not (items and isinstance(items[-1], End)):
             await stream.wait()
-            items += stream.take()
+            items += one_by_one(stream.take())
     return items
 
 

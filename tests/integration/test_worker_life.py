@@ -10,6 +10,8 @@ from msgspec import structs
 
 from broker_wire import codec
 from broker_wire.amqp import Delivery
+from broker_wire.amqp.connection import Connection, ConnectionState, Session
+from broker_wire.amqp.link import Link
 from broker_wire.messages import (
     PROTOCOL_VERSION,
     Announce,
@@ -68,6 +70,27 @@ async def test_a_worker_says_who_it_is_and_claims_its_name_once(controller: Cont
         again = await controller.hears(Announce, count=2)
         assert not again.first
         assert again.made_queues == ()
+
+
+async def test_a_worker_takes_requests_whichever_of_its_connections_is_ready_while_the_other_one_is_nearly(
+    controller: ControllerDouble, broker_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The consuming one has looked for a way out, found none, and is not yet called connected: then there is one."""
+    prepare = Connection._run_on_connected
+    looked, opened = asyncio.Event(), asyncio.Event()
+
+    async def in_this_order(connection: Connection, session: Session, link: Link) -> None:
+        mine, others = (opened, looked) if "publish" in connection.name else (looked, opened)
+        if mine is opened:
+            await others.wait()
+        await prepare(connection, session, link)
+        mine.set()
+        await others.wait()
+
+    monkeypatch.setattr(Connection, "_run_on_connected", in_this_order)
+    async with announced_worker(controller, broker_url, EchoExecutor()):
+        await controller.submit()
+        await controller.frame(End)
 
 
 async def test_every_worker_answers_a_roll_call_once(controller: ControllerDouble, broker_url: str) -> None:
@@ -412,7 +435,8 @@ async def test_a_request_channel_that_the_broker_closed_is_opened_again_and_noth
         assert channel is not None
         # An unknown tag: the broker answers by closing the channel, 406, as for a delivery that was held too long.
         channel.ack(999)
-        await eventually(lambda: worker.session._intake._channel not in (None, channel), WITHIN)
+        await eventually(lambda: [announce for announce in controller.said(Announce) if announce.requeued], WITHIN)
+        assert worker.session._intake._channel not in (None, channel)
         stream.offer("all")
         stream.end()
         stream.released()
@@ -423,6 +447,29 @@ async def test_a_request_channel_that_the_broker_closed_is_opened_again_and_noth
         assert controller.text(generate.stream) == "all"
         assert controller.said(Obituary) == []
         assert controller.seen(Ask) == []
+
+
+async def test_a_queue_that_goes_while_its_connection_is_made_ready_is_looked_for_afterwards(
+    controller: ControllerDouble, broker_url: str
+) -> None:
+    async with announced_worker(controller, broker_url, EchoExecutor()) as worker:
+        connections = worker.session._connections
+        consume, repair = connections._consume, connections._repair
+        tries, open_again = [0], repair._open_again
+
+        async def counted() -> bool:
+            tries[0] += 1
+            return await open_again()
+
+        repair._open_again = counted
+        # As it is for a moment after everything has been opened.
+        consume.state = ConnectionState.PREPARING
+        await controller.channel.delete_queue(controller.topology.model_queue("m").name)
+        await eventually(lambda: tries[0] > 0, WITHIN)
+        consume.state = ConnectionState.CONNECTED
+        await eventually(lambda: [a for a in controller.said(Announce)[1:] if a.made_queues == ("m",)], WITHIN)
+        await controller.submit_when_there("model.m")
+        await controller.frame(End)
 
 
 async def test_queues_that_somebody_deleted_are_made_again_and_said_to_be_new(

@@ -275,3 +275,40 @@ def test_more_slots_than_one_are_refused(engine: Transformers) -> None:
 
 def test_the_words_of_the_tests_are_tokens(engine: Transformers) -> None:
     assert engine._checkpoint.tokenizer(" ".join(WORDS))["input_ids"] == [7 + number for number in range(len(WORDS))]
+
+
+async def test_tokens_are_counted_as_a_prompts_while_a_generation_runs(
+    engine: Transformers, executor: EngineExecutor
+) -> None:
+    stream = start(executor, prompt=PROMPT, temperature=0, max_tokens=60)
+    counts = [await asyncio.to_thread(engine.count_tokens, f"{PROMPT} w4") for _ in range(20)]
+    await asyncio.to_thread(stream.wait_over)
+
+    assert set(counts) == {4}
+    assert len(stream.text.split()) == 60
+
+
+async def test_a_chat_that_fastchat_writes_has_the_tokens_of_the_chat(language_model: Path) -> None:
+    engine = Transformers.load(str(language_model), device="cpu")
+    # As many do: a system prompt of its own where the chat has none.
+    engine._checkpoint.tokenizer.chat_template = (
+        "{{ bos_token }}{% if messages[0]['role'] != 'system' %}<|system|>w1{% endif %}"
+        "{% for m in messages %}<|{{ m['role'] }}|>{{ m['content'] }}{% endfor %}"
+        "{% if add_generation_prompt %}<|assistant|>{% endif %}"
+    )
+    conversation = engine.conversation()
+    assert conversation is not None
+    assert conversation.roles == ("<|user|>", "<|assistant|>")
+    # FastChat's style 5, for one question.
+    written = conversation.system_template.format(system_message=conversation.system_message)
+    written += conversation.roles[0] + "w4 w5" + conversation.sep + conversation.roles[1]
+    async with serving(engine) as executor:
+        chat = await answer(executor, messages=QUESTION, temperature=0, max_tokens=8)
+        by_fastchat = await answer(executor, prompt=written, temperature=0, max_tokens=8)
+
+    assert by_fastchat.text == chat.text
+    assert end_of(by_fastchat) == end_of(chat)
+
+
+def test_a_template_that_leaves_the_system_prompt_out_has_no_such_form(engine: Transformers) -> None:
+    assert engine.conversation() is None

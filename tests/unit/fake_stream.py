@@ -19,6 +19,8 @@ class FakeStream:
         self.last_words: list[tuple[object, ...]] = []
         self.releases = 0
         self.progress_calls = 0
+        self.named = ("", "")
+        """The code and the field of a refusal."""
         self.room = room
         self.offered_after_false = 0
         self.over = threading.Event()
@@ -71,8 +73,9 @@ class FakeStream:
     def end(self, finish_reason: str = "stop", usage: Usage | None = None) -> None:
         self.last_words.append(("end", finish_reason, usage))
 
-    def fail(self, kind: FailureKind, message: str) -> None:
+    def fail(self, kind: FailureKind, message: str, *, code: str = "", param: str = "") -> None:
         self.last_words.append(("fail", kind, message))
+        self.named = code, param
 
     def released(self) -> None:
         self.releases += 1

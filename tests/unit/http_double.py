@@ -26,7 +26,7 @@ from broker_controller.responses.request import Asked, encode_fields
 from broker_controller.responses.shelf import Kept, Shelf
 from broker_controller.settings import Settings
 from broker_controller.streams import GenerationStream
-from broker_wire.messages import Announce, Ask, Begun, Created, End, ModelCard, Piece, Said, Started, Usage
+from broker_wire.messages import Announce, Ask, Begun, Created, End, ModelCard, Payloads, Piece, Said, Started, Usage
 
 WITHIN = 10.0
 """Seconds that a test waits for what has to come."""
@@ -57,7 +57,7 @@ class PlayedStream:
         self.real.wake()
         return self
 
-    def feed(self, *items: str | Piece) -> Self:
+    def feed(self, *items: str | Payloads | Piece) -> Self:
         self.real.feed(items, 1)
         return self
 
@@ -281,9 +281,9 @@ class Answer:
                     "http_version": "1.1",
                     "method": method,
                     "scheme": "http",
-                    "path": path,
-                    "raw_path": path.encode(),
-                    "query_string": b"",
+                    "path": path.partition("?")[0],
+                    "raw_path": path.partition("?")[0].encode(),
+                    "query_string": path.partition("?")[2].encode(),
                     "root_path": "",
                     "headers": [(name.encode(), value.encode("latin-1")) for name, value in sent_headers.items()],
                     "client": ("192.0.2.1", 4711),

@@ -83,7 +83,8 @@ class LifeMachine(RuleBasedStateMachine):
         kind, instance = self.fleet.news.popleft()
         with self.witness.event(instance, kind):
             if kind.startswith("announce"):
-                self.carry_out(self.life.on_announce(instance, made_model_queue=kind == "announce with a new queue"))
+                made_queue, requeued = kind == "announce with a new queue", kind == "announce after a requeue"
+                self.carry_out(self.life.on_announce(instance, made_queue=made_queue, requeued=requeued))
             else:
                 self.carry_out(self.life.on_obituary(instance, self.watched, in_order=kind == "goodbye"))
 

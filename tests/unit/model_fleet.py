@@ -209,7 +209,7 @@ class Fleet:
         if former is None and worker.kept is not None and copy.attempt <= worker.kept.attempt:
             return
         held = worker.held = Held(copy, copy.attempt, copy.attempt)
-        if copy.asks:
+        if copy.asks or (former is not None and not former.running):
             self.ask(worker, held)
         else:
             self.start(worker, held, Go("c", STREAM, copy.attempt))

@@ -16,6 +16,7 @@ from tests.waiting import eventually
 from workers_shim import announcer as announcer_module
 from workers_shim.announcer import Announcer, Condition
 from workers_shim.config import SessionConfig
+from workers_shim.slot_decisions import Role, Source
 
 READY = Condition(WorkerState.READY, Load(), 0, 0, (), reachable=True)
 
@@ -140,9 +141,11 @@ async def test_several_roll_calls_have_one_answer_within_a_moment(monkeypatch: p
     assert len(speaker.wire.said) == 1
 
 
-async def test_what_was_made_anew_and_the_claim_to_the_name_are_said_until_one_announce_is_confirmed() -> None:
+async def test_what_became_of_queues_and_the_claim_to_the_name_are_said_until_one_announce_is_confirmed() -> None:
     speaker = Speaker(600.0, 0.0)
-    speaker.announcer.queue_made("m")
+    speaker.announcer.queue_made(Source(Role.MODEL, "m"))
+    speaker.announcer.queue_made(Source(Role.PINNED))
+    speaker.announcer.requests_requeued()
     speaker.wire.outcome = Outcome.LOST
     speaker.announcer.announce()
     speaker.wire.outcome = Outcome.CONFIRMED
@@ -150,4 +153,6 @@ async def test_what_was_made_anew_and_the_claim_to_the_name_are_said_until_one_a
     speaker.announcer.announce()
     announces = speaker.wire.heard(Announce)
     assert [announce.made_queues for announce in announces] == [("m",), ("m",), ()]
+    assert [announce.made_pinned_queue for announce in announces] == [True, True, False]
+    assert [announce.requeued for announce in announces] == [True, True, False]
     assert [announce.first for announce in announces] == [True, True, False]

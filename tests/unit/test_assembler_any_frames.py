@@ -2,6 +2,7 @@
 
 from collections import defaultdict
 from collections.abc import Iterator
+from itertools import takewhile
 from unittest.mock import patch
 
 import msgspec
@@ -10,11 +11,12 @@ from hypothesis import strategies as st
 
 from broker_controller import assembler
 from broker_controller.assembler import Assembler
-from broker_wire.messages import End, Had, Piece, Texts
+from broker_wire.messages import End, Had, Payloads, Piece, Texts
 from broker_wire.repetition import Digest, read_payload
 
 Item = str | Piece | End
 """What one number stands for: a plain delta, or a frame of its own."""
+Frame = Texts | Payloads | Piece | End
 
 
 def chunk(index: int, text: str) -> bytes:
@@ -40,31 +42,43 @@ deliveries = st.lists(st.tuples(offsets, st.integers(1, 6)), min_size=20, max_si
 """Each a number, counted from the next one that is lacking, and how many deltas in a row the frame has at most."""
 
 
-def frame_at(answer: list[Item], seq: int, length: int) -> Texts | Piece | End:
+def frame_at(answer: list[Item], seq: int, length: int) -> Frame:
+    """Of payloads in a row every other time one frame, and a frame each."""
     item = answer[seq]
-    if not isinstance(item, str):
-        return msgspec.structs.replace(item, seq=seq)
-    texts: list[str] = []
-    for following in answer[seq : seq + length]:
-        if not isinstance(following, str):
-            break
-        texts.append(following)
-    return Texts(1, 1, seq, texts)
+    texts = list(takewhile(lambda following: isinstance(following, str), answer[seq : seq + length]))
+    if texts:
+        return Texts(1, 1, seq, [str(text) for text in texts])
+    payloads = [bare_of(following) for following in answer[seq : seq + length]]
+    if length % 2 and payloads[0] is not None:
+        return Payloads(1, 1, seq, [payload for payload in takewhile(bool, payloads) if payload])
+    assert not isinstance(item, str)
+    return msgspec.structs.replace(item, seq=seq)
 
 
-def offer(assembled: Assembler, frame: Texts | Piece | End) -> list[Item] | None:
+def bare_of(item: Item) -> bytes | None:
+    return item.payload if isinstance(item, Piece) else None
+
+
+def offer(assembled: Assembler, frame: Frame) -> list[Item] | None:
     """What is new of it, None where an earlier one is missing."""
     if isinstance(frame, Texts):
         new = assembled.accept_texts(frame)
         return None if new is None else [*new]
+    if isinstance(frame, Payloads):
+        runs = assembled.accept_payloads(frame)
+        return None if runs is None else [msgspec.structs.replace(one, seq=0) for run in runs for one in run.pieces()]
     accepted = assembled.accept(frame)
     if accepted is None:
         return None
     return [msgspec.structs.replace(frame, seq=0)] if accepted else []
 
 
-def numbers_of(frame: Texts | Piece | End) -> range:
-    return range(frame.seq, frame.seq + (len(frame.texts) if isinstance(frame, Texts) else 1))
+def numbers_of(frame: Frame) -> range:
+    match frame:
+        case Texts(seq=seq, texts=chunks) | Payloads(seq=seq, payloads=chunks):
+            return range(seq, seq + len(chunks))
+        case _:
+            return range(frame.seq, frame.seq + 1)
 
 
 def plainly(items: list[Item]) -> tuple[str, tuple[Had, ...]]:
@@ -98,7 +112,7 @@ def plainly(items: list[Item]) -> tuple[str, tuple[Had, ...]]:
     )
 
 
-def sent_again(answer: list[Item], assembled: Assembler) -> Iterator[Texts | Piece | End]:
+def sent_again(answer: list[Item], assembled: Assembler) -> Iterator[Frame]:
     while assembled.next_seq < len(answer):
         yield frame_at(answer, assembled.next_seq, 4)
 

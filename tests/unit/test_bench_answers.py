@@ -25,7 +25,7 @@ def test_the_echo_engines_text_goes_round_the_prompts_words() -> None:
 
 def test_a_whole_chunked_answer_has_no_fault() -> None:
     answer = read_answer(chunked_answer(PROMPT, 7))
-    assert answer == Answer(7, "one two three one two three one", None)
+    assert answer == Answer("one two three one two three one", None, 7)
     assert fault(answer, echo_text(PROMPT, 7), 7) is None
 
 

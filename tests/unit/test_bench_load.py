@@ -4,8 +4,12 @@ import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
+import msgspec
+
+from benchmarks.answers import EMBEDDINGS
 from benchmarks.canned import canned_server, chunked_answer
 from benchmarks.load import PROMPT, Load, run_round
+from workers_shim.engines.echo_embeddings import vector_of
 
 TWO_BY_THREE = Load(model="echo", streams=2, tokens=20, requests=3, timeout=10)
 
@@ -50,6 +54,14 @@ async def test_a_wrong_answer_is_an_error_and_adds_no_tokens() -> None:
     assert outcome.tokens_per_second == outcome.answers == 0
     assert [text[:10] for text in outcome.errors] == ["wrong text"]
     assert sum(outcome.errors.values()) == 6
+
+
+async def test_an_answer_that_is_no_stream_ends_with_its_length() -> None:
+    vector = msgspec.json.encode({"data": [{"embedding": vector_of(PROMPT, 64)}]})
+    head = f"HTTP/1.1 200 OK\r\nContent-Length: {len(vector)}\r\n\r\n".encode()
+    async with server_of([head, vector[:500], vector[500:]]) as url:
+        outcome = await run_round(url, msgspec.structs.replace(TWO_BY_THREE, tokens=1), EMBEDDINGS)
+    assert (outcome.answers, outcome.errors) == (6, {})
 
 
 async def test_an_http_error_ends_its_request_and_the_next_one_is_asked() -> None:

@@ -46,3 +46,9 @@ def test_who_speaks_without_having_been_lost_has_no_copy_to_return_to() -> None:
     contact = Contact(NOW)
     contact.on_announce()
     assert contact.presence is Presence.SURE
+
+
+def test_who_says_that_its_copies_are_in_the_queues_is_back_without_having_been_lost() -> None:
+    contact = Contact(NOW)
+    contact.on_announce(requeued=True)
+    assert contact.presence is Presence.BACK

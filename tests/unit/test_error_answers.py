@@ -148,6 +148,22 @@ async def test_an_engines_nonsense_is_told_with_its_worker(path: str) -> None:
     assert b"request mine for model 'tiny', at the end of the answer of worker 'gpu-1': the engine sent" in answer.body
 
 
+def test_the_engines_own_word_for_a_refusal_takes_the_place_of_ours() -> None:
+    told, untold = (
+        json.loads(openai_error(error))["error"]
+        for error in (
+            EngineRefusedError("no", code="context_length_exceeded", param="messages"),
+            EngineRefusedError("no"),
+        )
+    )
+    assert (told["code"], told["param"], told["type"]) == (
+        "context_length_exceeded",
+        "messages",
+        "invalid_request_error",
+    )
+    assert (untold["code"], untold["param"]) == ("engine_refused", None)
+
+
 def test_what_an_error_knows_is_not_overwritten() -> None:
     error = ServiceError("it failed", subject=Subject("a", stage="starting"))
     assert str(error.about(Subject("b", "m", "in the queue"))) == "request a for model 'm', starting: it failed"

@@ -18,3 +18,9 @@ def test_every_error_has_a_meaning_a_remedy_and_an_example() -> None:
     assert kinds() == MEANINGS.keys()
     assert kinds() == REMEDIES.keys()
     assert [type(example) for example in EXAMPLES] == list(MEANINGS)
+
+
+def test_every_row_of_the_table_is_one_line() -> None:
+    table = [line for line in page().splitlines() if line.startswith("|")]
+    assert len(table) == len(EXAMPLES) + 2
+    assert {line.count("|") for line in table} == {9}

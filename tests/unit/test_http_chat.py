@@ -19,7 +19,7 @@ from broker_controller.errors import (
 )
 from broker_controller.forecast import Outlook
 from broker_controller.http import events, streaming
-from broker_wire.messages import Operation, Piece, ResumeMode, Usage
+from broker_wire.messages import Operation, Payloads, Piece, ResumeMode, Usage
 from tests.unit.http_double import World
 from tests.waiting import eventually
 
@@ -121,6 +121,40 @@ async def test_an_engines_own_chunks_pass_untouched() -> None:
     own = b'{"id":"theirs", "choices":[' + choice + b'], "new_field": 1.0}'
     (await world.gateway.submitted()).start().feed(piece(payload=own), piece(payload=b'{\n"x":1}')).end()
     assert (await answer.whole()).body == b"data: " + own + b'\n\ndata: { "x":1}\n\ndata: [DONE]\n\n'
+
+
+async def test_many_of_an_engines_chunks_at_once_are_as_many_events_each_on_one_line() -> None:
+    world = World()
+    answer = world.post(CHAT, chat(stream=True))
+    own = [b'{"id":"1","n":%d}' % number for number in range(3)]
+    broken = b'{\r\n"id":\n"1"}'
+    end = b'{"id":"1", "choices":[{"finish_reason" : "stop"}]}'
+    stream = (await world.gateway.submitted()).start()
+    stream.feed(Payloads(1, 1, 0, own), Payloads(1, 1, 3, [broken, own[0]]), Payloads(1, 1, 5, [end])).end()
+    events = [*own, b'{  "id": "1"}', own[0], end, b"[DONE]"]
+    assert (await answer.whole()).body == b"".join(b"data: %b\n\n" % event for event in events)
+
+
+async def test_chunks_of_another_attempt_keep_the_first_ones_identity() -> None:
+    world = World()
+    answer = world.post(CHAT, chat(stream=True))
+    stream = (await world.gateway.submitted()).start()
+    stream.feed(Payloads(1, 1, 0, [b'{"id":"1","created":5,"x":0}']))
+    stream.feed(Payloads(1, 2, 1, [b'{"id":"2","created":6,"x":1}', b'{"id":"2","x":2}'])).end()
+    first, *moved = datas((await answer.whole()).body)[:3]
+    assert (first, moved) == (
+        {"id": "1", "created": 5, "x": 0},
+        [{"id": "1", "created": 5, "x": 1}, {"id": "1", "x": 2}],
+    )
+
+
+async def test_payloads_of_an_answer_that_does_not_stream_are_put_together() -> None:
+    world = World()
+    answer = world.post(CHAT, chat())
+    chunks = [b'{"id":"x","choices":[{"index":0,"delta":{"content":"%b"}}]}' % text for text in (b"a", b"b", b"c")]
+    stream = (await world.gateway.submitted()).start()
+    stream.feed(Payloads(1, 1, 0, chunks[:2]), Payloads(1, 1, 2, chunks[2:])).end()
+    assert (await answer.whole()).json()["choices"][0]["message"]["content"] == "abc"
 
 
 async def test_counts_that_an_engine_says_apart_from_its_own_chunks_are_streamed_for_those_who_ask() -> None:

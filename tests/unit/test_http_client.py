@@ -156,6 +156,18 @@ async def test_an_idle_connection_is_not_trusted_for_long(monkeypatch: pytest.Mo
     assert [asked.connection for asked in server.asked] == [1, 2]
 
 
+async def test_what_a_server_says_unasked_is_no_answer() -> None:
+    timed_out = whole(b"too slow", "408 Request Timeout")
+    async with odd_server(answers(whole(b"ok") + timed_out)) as server:
+        client = HttpClient(parse_url(server.url))
+        assert await ask(client) == b"ok"
+        # What came with the answer was there before the second was asked.
+        assert await ask(client) == b"ok"
+        client.close()
+
+    assert [asked.connection for asked in server.asked] == [1, 2]
+
+
 @pytest.mark.parametrize(
     "data", [b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nhe", EVENTS + chunk(b"he"), b"nonsense\n\n"]
 )

@@ -136,5 +136,11 @@ async def test_a_body_that_is_wrong_is_a_400_that_says_what() -> None:
         answer = await world.post(RESPONSES, wrong).whole()
         assert (answer.status, answer.json()["error"]["code"]) == (400, "invalid_request")
         assert text in answer.json()["error"]["message"]
+    answer = world.post(RESPONSES, body())
+    (await world.gateway.submitted()).start().feed("hello").end()
+    kept = (await answer.whole()).json()["id"]
+    for number in ("-1", "x", "9" * 5000):
+        answer = await world.get(f"{RESPONSES}/{kept}?stream=true&starting_after={number}").whole()
+        assert (answer.status, answer.json()["error"]["code"]) == (400, "invalid_request")
     answer = await world.get(f"{RESPONSES}/resp_nobody").whole()
     assert (answer.status, answer.json()["error"]["code"]) == (404, "response_not_found")

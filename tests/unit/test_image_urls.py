@@ -36,6 +36,7 @@ def image(url: Any, key: str = "image_url") -> bytes:
         json.dumps({"model": "m", "input": [{"image_url": ELSEWHERE}]}).encode(),
         json.dumps({"model": "m", "prompt": "p", "images": [ELSEWHERE]}).encode(),
         json.dumps({"model": "m", "prompt": "p", "images": ELSEWHERE}).encode(),
+        json.dumps({"model": "m", "prompt": "p", "images": [{"source": {"url": [ELSEWHERE]}}]}).encode(),
         rb'{"model": "m", "prompt": "p", "\u0069mages": "' + ELSEWHERE.encode() + b'"}',
     ],
 )
@@ -53,6 +54,7 @@ def test_a_url_is_found_wherever_an_engine_may_find_it(body: bytes) -> None:
         image(None),
         body_with({"type": "text", "text": f'look at {ELSEWHERE}, "image_url": "{ELSEWHERE}"'}),
         json.dumps({"model": "m", "prompt": "p", "images": ["iVBORw0KGgo="]}).encode(),
+        json.dumps({"model": "m", "prompt": "p", "images": [{"type": "base64", "size": 7}]}).encode(),
         json.dumps({"model": "m", "prompt": ELSEWHERE, "images": None}).encode(),
         json.dumps({"model": "m", "messages": "nothing", "tools": [{"image_url": ELSEWHERE}]}).encode(),
     ],

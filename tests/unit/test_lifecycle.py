@@ -222,6 +222,15 @@ def test_who_asks_twice_gets_the_same_answer_and_goes_on() -> None:
     assert life.moves == 1
 
 
+def test_who_asks_for_a_newer_copy_in_the_place_of_an_older_one_gets_the_same_answer() -> None:
+    life = new_life()
+    life.on_reconnect(NOW)
+    go = the_go(life.on_ask(ask("i1", attempt=1), NOW, NOW))
+    assert life.on_ask(ask("i1", attempt=2), NOW, NOW) == [Tell("i1", go)]
+    # The older one was acked: what comes back when that worker dies is the newer one.
+    assert the_go(life.on_ask(ask("i2", attempt=2), NOW, NOW)).attempt == 4
+
+
 def test_a_copy_of_another_publish_is_stopped_while_the_request_runs() -> None:
     life = new_life()
     life.on_reconnect(NOW)
@@ -234,21 +243,21 @@ def test_after_our_own_reconnect_a_copy_waits_for_the_former_worker_which_goes_o
     life = running_life(text="ab")
     assert life.on_reconnect(NOW) == [Tell("i1", Resend("c", ((7, 1, 2),)))]
     assert life.on_ask(ask("i2"), NOW + 0.1, NOW) == []
-    actions = life.on_announce("i1", made_model_queue=False)
+    actions = life.on_announce("i1", made_queue=False)
     assert Tell("i2", Stop("c", 7, 1)) in actions
     assert Tell("i1", Resend("c", ((7, 1, 2),))) in actions
     assert life.instance == "i1"
     assert life.attempt == 1
 
 
-@pytest.mark.parametrize("whose", ["worker's", "controller's"])
-def test_a_worker_that_is_back_before_its_copy_was_taken_goes_on(whose: str) -> None:
+@pytest.mark.parametrize("lost", ["worker's connection", "worker's channel", "controller's connection"])
+def test_a_worker_that_is_back_before_its_copy_was_taken_goes_on(lost: str) -> None:
     life = running_life(text="ab")
-    if whose == "worker's":
+    if lost == "worker's connection":
         life.on_obituary("i1", NOW, in_order=False)
-    else:
+    elif lost == "controller's connection":
         life.on_reconnect(NOW)
-    life.on_announce("i1", made_model_queue=False)
+    life.on_announce("i1", made_queue=False, requeued=lost == "worker's channel")
     # Every slot was taken until now.
     assert life.on_ask(ask("i2"), NOW + 9, NOW + 9) == [Tell("i2", Stop("c", 7, 1))]
     assert (life.instance, life.attempt) == ("i1", 1)
@@ -257,14 +266,14 @@ def test_a_worker_that_is_back_before_its_copy_was_taken_goes_on(whose: str) -> 
 def test_a_worker_that_is_back_and_dies_is_lost() -> None:
     life = running_life(text="ab")
     life.on_obituary("i1", NOW, in_order=False)
-    life.on_announce("i1", made_model_queue=False)
+    life.on_announce("i1", made_queue=False)
     life.on_obituary("i1", NOW + 1, in_order=False)
     assert the_go(life.on_ask(ask("i2"), NOW + 1, NOW + 1)).next_seq == 2
 
 
 def test_an_answer_to_a_roll_call_is_no_return() -> None:
     life = running_life(text="ab")
-    life.on_announce("i1", made_model_queue=False)
+    life.on_announce("i1", made_queue=False)
     assert the_go(life.on_ask(ask("i2"), NOW, NOW)).next_seq == 2
 
 
@@ -343,7 +352,7 @@ def test_a_lost_workers_stream_is_sent_anew_after_the_grace_time() -> None:
 def test_a_worker_that_comes_back_in_the_grace_time_goes_on() -> None:
     life = running_life(text="ab", grace=5.0)
     life.on_obituary("i1", NOW, in_order=False)
-    assert life.on_announce("i1", made_model_queue=False) == [Tell("i1", Resend("c", ((7, 1, 2),)))]
+    assert life.on_announce("i1", made_queue=False) == [Tell("i1", Resend("c", ((7, 1, 2),)))]
     assert life.sweep(NOW + 6, NOW + 6, has_worker=True) == []
     assert life.stage is Stage.RUNNING
 
@@ -437,7 +446,7 @@ def test_a_worker_that_returns_takes_its_charge_back() -> None:
     life = running_life(max_kills=2)
     for number in (1, 2, 3):
         die_and_go_on(life, f"i{number}", f"i{number + 1}", obituary_first=True)
-    life.on_announce("i3", made_model_queue=False)
+    life.on_announce("i3", made_queue=False)
     assert the_go(die_and_go_on(life, "i4", "i5", obituary_first=True)).apart > 0
 
 
@@ -578,9 +587,12 @@ def test_a_worker_that_no_longer_has_the_stream_loses_it() -> None:
     assert life.on_gone(1, "i1")[-1] == Publish(Place.RESUME, 2, ask_first=True)
 
 
-def test_a_pinned_stream_never_moves() -> None:
+def test_a_pinned_stream_goes_back_to_its_worker_where_that_lives_and_never_to_another_one() -> None:
     life = running_life(Place.PINNED, text="a")
-    assert isinstance(error_of(life.on_gone(1, "i1")), WorkerLostError)
+    assert life.on_gone(1, "i1") == [Tell("i1", Stop("c", 7, 1)), Publish(Place.PINNED, 2, ask_first=True)]
+    assert the_go(life.on_ask(ask("i1", attempt=2), NOW, NOW)).next_seq == 1
+    life.on_obituary("i1", NOW, in_order=False)
+    assert isinstance(error_of(life.sweep(NOW + 10, NOW + 10, has_worker=True)), WorkerLostError)
 
 
 # --- time
@@ -639,8 +651,8 @@ def test_a_model_without_workers_is_waited_for_and_then_given_up() -> None:
 
 def test_a_queue_made_anew_has_lost_what_waited_in_it() -> None:
     life = new_life()
-    assert life.on_announce("i1", made_model_queue=False) == []
-    assert life.on_announce("i1", made_model_queue=True) == [Publish(Place.MODEL, 2, ask_first=False)]
+    assert life.on_announce("i1", made_queue=False) == []
+    assert life.on_announce("i1", made_queue=True) == [Publish(Place.MODEL, 2, ask_first=False)]
 
 
 # --- failures
@@ -732,6 +744,6 @@ def test_nothing_happens_to_a_request_that_is_over() -> None:
     life.finish()
     assert life.cancel() == []
     assert life.sweep(NOW + 1000, NOW + 1000, has_worker=False) == []
-    assert life.on_announce("i1", made_model_queue=True) == []
+    assert life.on_announce("i1", made_queue=True) == []
     assert life.on_reconnect(NOW) == []
     assert life.on_gone(1, "i1") == []

@@ -178,6 +178,7 @@ class AnyOrder(LifeMachine):
         worker = self.fleet.find(number, holds)
         assert worker is not None
         self.fleet.void(worker)
+        self.fleet.news.append(("announce after a requeue", worker.instance))
 
     @rule(number=VICTIMS, is_heard=st.booleans())
     def a_workers_connection_is_cut(self, number: int, is_heard: bool) -> None:
@@ -225,8 +226,9 @@ class AnyOrder(LifeMachine):
         self.fleet.say_that_it_works(worker)
 
     @rule(number=WORKERS)
-    def the_models_queue_is_lost_and_made_anew(self, number: int) -> None:
-        self.fleet.queues[Place.MODEL].clear()
+    def the_queue_is_lost_and_made_anew(self, number: int) -> None:
+        lost, number = (Place.PINNED, 0) if self.life.place is Place.PINNED else (Place.MODEL, number)
+        self.fleet.queues[lost].clear()
         self.fleet.news.append(("announce with a new queue", self.fleet.workers[number].instance))
 
     @rule()

@@ -85,6 +85,28 @@ def test_whose_fault_a_status_is(status: int, kind: type[Exception]) -> None:
     assert "the words of the server" in str(failure)
 
 
+@pytest.mark.parametrize(
+    ("body", "code", "param"),
+    [
+        (b'{"error": {"message": "m", "code": "too_long", "param": "messages"}}', "too_long", "messages"),
+        (b'{"message": "m", "code": "too_long"}', "too_long", ""),
+        (b'{"error": {"message": "m", "code": 400, "param": null}}', "", ""),
+        (
+            b'{"error": {"message": "m", "code": 400, "type": "exceed_context_size_error"}}',
+            "context_length_exceeded",
+            "",
+        ),
+        (b'{"error": "m"}', "", ""),
+        (b"m", "", ""),
+    ],
+)
+def test_a_refusal_has_the_servers_words_for_programs(body: bytes, code: str, param: str) -> None:
+    failure = failure_of(400, body)
+
+    assert isinstance(failure, RequestError)
+    assert (str(failure), failure.code, failure.param) == ("m", code, param)
+
+
 def test_a_model_that_is_not_there_is_no_fault_of_the_request_and_a_path_is() -> None:
     assert type(failure_of(404, b'{"message": "The model `x` does not exist."}')) is ModelGoneError
     assert type(failure_of(404, b'{"detail": "Not Found"}')) is RequestError

@@ -126,6 +126,15 @@ async def test_several_prompts_go_up_in_one_request() -> None:
     assert json.loads(asked.body) == body
 
 
+async def test_the_server_has_the_last_word_on_what_is_right() -> None:
+    body = CHAT | {"max_tokens": -1, "temperature": -1, "seed": 1.0, "images": [{"b64": "A"}], "stop": [13]}
+    async with running(writes(EVENTS, event(LAST) + DONE)) as run:
+        stream = await run.answer(body)
+
+    assert stream.last_words[0][0] == "end"
+    assert json.loads(run.server.asked[0].body) == body
+
+
 async def test_llavas_client_gets_the_text() -> None:
     parts = (b'{"choices":[{"text":" Hel"}]}', b'{"choices":[{"text":"lo","finish_reason":"stop"}]}')
     async with running(writes(EVENTS, *map(event, parts), DONE)) as run:

@@ -49,9 +49,9 @@ async def surveyed(pages: dict[str, bytes]) -> AsyncIterator[tuple[OddServer, Su
 @pytest.mark.parametrize(
     ("pages", "survey"),
     [
-        (VLLM, Survey((UpstreamModel("m", 4096),))),
+        (VLLM, Survey((UpstreamModel("m", 4096, counts=True),))),
         (OLLAMA, Survey((UpstreamModel("a:latest"), UpstreamModel("b:7b")))),
-        (LLAMACPP, Survey((UpstreamModel("g.gguf", 2048, takes_images=True),), slots=4)),
+        (LLAMACPP, Survey((UpstreamModel("g.gguf", 2048, takes_images=True, counts=True),), slots=4)),
         ({"/v1/models": b'{"data":[{"id":"' + b"x" * 201 + b'"},{"id":1},2]}'}, Survey(())),
         ({}, Survey(None)),
     ],

@@ -9,7 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from broker_controller.assembler import Assembler
-from broker_wire.messages import End, Failed, FailureKind, Piece, Progress, Texts, Usage
+from broker_wire.messages import End, Failed, FailureKind, Payloads, Piece, Progress, Texts, Usage
+from workers_shim.answer_frames import RUN_BYTES
 from workers_shim.outgoing import Outgoing
 from workers_shim.request import Cancelled, Chunk
 from workers_shim.retention import Numbered, Sent
@@ -52,6 +53,27 @@ def frames(stream: Outgoing) -> list[Numbered]:
     return [sent.frame for sent in stream.take()[0]]
 
 
+def test_payloads_in_a_row_are_one_frame_but_for_those_that_say_more_or_are_large(ready: Ready) -> None:
+    stream = ready.stream(buffer_bytes=100_000)
+    large = b"x" * (RUN_BYTES + 1)
+    said = [Chunk(payload=b"c", finish_reason="stop"), Chunk(payload=b"d", usage=Usage(1, 2)), Chunk("e", payload=b"e")]
+    for chunk in (Chunk(payload=b"a"), Chunk(payload=b"b"), *said, Chunk(payload=large), Chunk(payload=b"f")):
+        assert stream.offer(chunk)
+    stream.offer("g")
+    assert ready.marked == 1
+    assert frames(stream) == [
+        Payloads(7, 2, 0, [b"a", b"b"]),
+        Piece(7, 2, 2, payload=b"c", finish_reason="stop"),
+        Piece(7, 2, 3, payload=b"d"),
+        Piece(7, 2, 4, "e", b"e"),
+        Piece(7, 2, 5, payload=large),
+        Payloads(7, 2, 6, [b"f"]),
+        Texts(7, 2, 7, ["g"]),
+    ]
+    assert stream.resend_from(1)
+    assert frames(stream)[0] == Payloads(7, 2, 0, [b"a", b"b"])
+
+
 def test_a_burst_of_chunks_asks_to_be_taken_once_and_becomes_one_frame(ready: Ready) -> None:
     stream = ready.stream(next_seq=5)
     for text in ("a", "b", "", "c"):
@@ -79,9 +101,9 @@ def test_chunks_with_more_than_text_keep_their_place_between_the_texts(ready: Re
 
 def test_only_the_first_last_word_counts(ready: Ready) -> None:
     stream = ready.stream()
-    stream.fail(FailureKind.ENGINE, "broke")
+    stream.fail(FailureKind.REQUEST, "too long", code="too_long", param="prompt")
     stream.end()
-    assert frames(stream) == [Failed(7, 2, 0, FailureKind.ENGINE, "broke")]
+    assert frames(stream) == [Failed(7, 2, 0, FailureKind.REQUEST, "too long", "too_long", "prompt")]
 
 
 def test_an_engine_is_asked_to_wait_above_the_mark_until_the_chunks_are_taken(ready: Ready) -> None:
@@ -250,6 +272,7 @@ EVENTS = st.lists(
     st.one_of(
         st.tuples(st.just("offer"), st.text(max_size=3)),
         st.tuples(st.just("piece"), st.text(max_size=3)),
+        st.tuples(st.just("payload"), st.text(max_size=3)),
         st.tuples(st.just("take"), st.just("")),
         st.tuples(st.sampled_from(["confirm", "lose", "return", "confirm but not received"]), st.just("")),
         st.tuples(st.just("gap"), st.just("")),
@@ -267,15 +290,21 @@ def test_whatever_is_lost_on_the_way_the_controller_gets_all_of_it_once_or_hears
     stream = ready.stream(retained_bytes=400)
     answer = Assembler()
     offered = ""
+    payloads: list[bytes] = []
+    received: list[bytes] = []
     flights: deque[list[Sent]] = deque()
     gone = False
 
     def receive(sents: list[Sent]) -> None:
         for sent in sents:
-            if isinstance(sent.frame, Texts):
-                answer.accept_texts(sent.frame)
-            else:
-                answer.accept(sent.frame)
+            match sent.frame:
+                case Texts():
+                    answer.accept_texts(sent.frame)
+                case Payloads():
+                    for run in answer.accept_payloads(sent.frame) or []:
+                        received.extend(run.payloads)
+                case _:
+                    answer.accept(sent.frame)
 
     def settle(outcome: str) -> None:
         flight = flights.popleft()
@@ -295,6 +324,9 @@ def test_whatever_is_lost_on_the_way_the_controller_gets_all_of_it_once_or_hears
             case "piece":
                 stream.offer(Chunk(text, logprobs=b"[]"))
                 offered += text
+            case "payload":
+                stream.offer(Chunk(payload=text.encode()))
+                payloads.append(text.encode())
             case "end":
                 stream.end()
             case "take":
@@ -314,6 +346,7 @@ def test_whatever_is_lost_on_the_way_the_controller_gets_all_of_it_once_or_hears
     settle("confirm")
     if gone:
         assert offered.startswith(answer.text)
+        assert received == payloads[: len(received)]
     else:
-        assert answer.text == offered
+        assert (answer.text, received) == (offered, payloads)
         assert stream.settled

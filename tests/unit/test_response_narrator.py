@@ -72,6 +72,36 @@ def test_a_text_is_these_events() -> None:
     assert events[0]["response"]["status"] == "in_progress"
 
 
+def test_logprobs_are_told_with_their_text_and_all_of_them_with_the_whole() -> None:
+    first, second = ({"token": token, "logprob": -0.5, "top_logprobs": []} for token in "ab")
+    own = {"index": 0, "delta": {"content": "b"}, "logprobs": {"content": [second]}}
+    events = tell(
+        Piece(1, 1, 0, "a", logprobs=json.dumps({"content": [first]}).encode()),
+        Piece(1, 1, 1, payload=json.dumps({"choices": [own]}).encode()),
+        Piece(1, 1, 2, "c", logprobs=b'{"tokens": ["c"]}'),
+        END,
+    )
+    deltas = [event["logprobs"] for event in events if event["type"] == "response.output_text.delta"]
+    assert deltas == [[first], [second], []]
+    assert next(event for event in events if event["type"] == "response.output_text.done")["logprobs"] == [
+        first,
+        second,
+    ]
+    assert events[-1]["response"]["output"][0]["content"][0]["logprobs"] == [first, second]
+
+
+def test_logprobs_that_are_no_json_fail_the_response() -> None:
+    events = tell(Piece(1, 1, 0, "a", logprobs=b"{"), END)
+    assert kinds(events)[-1] == "failed"
+
+
+def test_what_was_for_the_engine_alone_is_not_repeated() -> None:
+    fields = check(_read(b'{"model": "m", "input": "hi", "top_k": 3}'), "resp_1", {"top_k": 3}).fields
+    response = Narrator("resp_1", 1.0, fields).snapshot()
+    assert (response["top_logprobs"], response["prompt_cache_key"]) == (None, None)
+    assert not {"engines_own", "top_k"} & response.keys()
+
+
 def test_in_the_background_it_is_queued_before() -> None:
     one = narrator(background=True)
     assert kinds(one.created()) == ["created", "queued"]

@@ -9,7 +9,7 @@ from broker_controller.errors import BadRequestError
 from broker_controller.http.bodies import BodyReader
 from broker_controller.responses.chat import chat_body
 from broker_controller.responses.items import to_messages
-from broker_controller.responses.request import Asked, ResponseBody, check
+from broker_controller.responses.request import Asked, ResponseBody, check, engines_own
 
 _read = BodyReader(ResponseBody).read
 
@@ -39,9 +39,37 @@ def test_a_text_is_a_message_of_the_user_after_the_instructions() -> None:
 
 
 def test_parameters_have_a_chats_names() -> None:
-    chat = chat_of(max_output_tokens=5, temperature=0.0, top_p=0.5, user="u", reasoning={"effort": "low"})
+    chat = chat_of(n=1, max_output_tokens=5, temperature=0.0, top_p=0.5, user="u", reasoning={"effort": "low"})
     assert (chat["max_tokens"], chat["temperature"], chat["top_p"], chat["user"]) == (5, 0.0, 0.5, "u")
     assert chat["reasoning_effort"] == "low"
+
+
+def test_what_openai_does_not_know_is_the_engines_and_what_only_wishes_is_nobodys() -> None:
+    known = {"model": "m", "input": "hi", "service_tier": "flex", "truncation": "auto"}
+    raw = json.dumps(known | {"seed": 7, "top_k": 3, "messages": [], "x": {"y": None}}).encode()
+    own = engines_own(raw)
+    assert own == {"seed": 7, "top_k": 3, "messages": [], "x": {"y": None}}
+
+    asked = check(_read(raw), "resp_1", own)
+    chat = json.loads(chat_body("resp_1", asked.fields, asked.items))
+    assert (chat["seed"], chat["top_k"], chat["x"]) == (7, 3, {"y": None})
+    assert chat["messages"] == [{"role": "user", "content": "hi"}]
+
+
+def test_logprobs_are_asked_for_by_including_them_or_by_their_number() -> None:
+    def asked_for(**fields: Any) -> Any:
+        chat = chat_of(**fields)
+        return chat.get("logprobs"), chat.get("top_logprobs")
+
+    assert asked_for() == (None, None)
+    assert asked_for(include=["reasoning.encrypted_content"]) == (None, None)
+    assert asked_for(include=["message.output_text.logprobs"]) == (True, 0)
+    assert asked_for(include=["message.output_text.logprobs"], top_logprobs=3) == (True, 3)
+    assert asked_for(top_logprobs=5) == (True, 5)
+
+
+def test_a_session_keeps_its_name() -> None:
+    assert chat_of(prompt_cache_key="k")["prompt_cache_key"] == "k"
 
 
 def test_messages_of_every_role_and_form() -> None:
@@ -129,6 +157,8 @@ def test_items_have_ids_and_keep_those_they_have() -> None:
         ({"input": [{"role": "user", "content": [{"type": "input_audio"}]}]}, "'input_audio'"),
         ({"input": [{"role": "user", "content": [{"type": "input_image", "file_id": "f"}]}]}, "`image_url`"),
         ({"input": [{"role": "user", "content": ["x"]}]}, "a part of type None"),
+        ({"input": [{"type": {}}]}, "an item of type {}"),
+        ({"input": [{"role": "user", "content": [{"type": ["input_text"]}]}]}, "a part of type ['input_text']"),
         ({"input": [{"type": "function_call", "name": "f", "arguments": "{}"}]}, "`call_id`"),
         ({"input": [{"type": "function_call_output", "call_id": "c"}]}, "has to be a text or a list"),
         ({"tools": [{"type": "web_search"}]}, "'web_search'"),
@@ -139,6 +169,8 @@ def test_items_have_ids_and_keep_those_they_have() -> None:
         ({"text": {"format": {"type": "json_schema"}}}, "json_schema"),
         ({"background": True, "store": False}, "`background` needs `store`"),
         ({"prompt": {"id": "p"}}, "`prompt`"),
+        ({"n": 2}, "a response has one answer"),
+        ({"top_logprobs": 21}, "<= 20"),
         ({"max_output_tokens": 0}, ">= 1"),
     ],
 )

@@ -427,12 +427,13 @@ async def test_whatever_an_engine_raises_ends_that_request_alone(
 
 async def test_a_request_error_is_the_requests_own_fault(executor: EngineExecutor) -> None:
     def generate(request: Request) -> Iterator[str]:
-        raise RequestError("the prompt has 9000 tokens, the model takes 2048")
+        raise RequestError("the prompt has 9000 tokens, the model takes 2048", code="too_long", param="prompt")
         yield "never"
 
     stream = await answer(executor, generate)
 
     assert stream.failure == (FailureKind.REQUEST, "the prompt has 9000 tokens, the model takes 2048")
+    assert stream.named == ("too_long", "prompt")
 
 
 async def test_a_body_that_cannot_be_read_is_the_requests_own_fault(executor: EngineExecutor) -> None:

@@ -45,6 +45,10 @@ def test_a_model_takes_images_by_llavas_rule() -> None:
     assert "vision" not in abilities_of("vicuna-7b")
 
 
+def test_whether_a_worker_makes_embeddings_is_found_by_asking() -> None:
+    assert "embedding" in abilities_of("vicuna-7b")
+
+
 def test_an_address_is_called_by_its_name() -> None:
     assert parse_address("http://gpu:21002/") == HttpAddress("http://gpu:21002", ("http://gpu:21002",), "gpu:21002", "")
     assert parse_address("https://gpu/v").server_name == "gpu"

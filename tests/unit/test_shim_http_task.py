@@ -55,6 +55,46 @@ def test_fastchats_worker_keeps_all_stop_strings_itself() -> None:
     assert list(task.our_stops) == []
 
 
+@pytest.mark.parametrize("conversation", [None, FASTCHAT])
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("n", 2),
+        ("tools", [{"type": "function", "function": {"name": "f"}}]),
+        ("functions", [{"name": "f"}]),
+        ("response_format", {"type": "json_object"}),
+        ("logprobs", True),
+        ("logit_bias", {"5": 1}),
+    ],
+)
+def test_what_no_old_worker_does_is_refused_by_name(
+    name: str, value: object, conversation: Conversation | None
+) -> None:
+    asked = request(Operation.CHAT, messages=[{"role": "user", "content": "hi"}], **{name: value})
+    with pytest.raises(RequestError, match=f"model 'm' does not offer '{name}'"):
+        make_task(asked, conversation)
+
+
+def test_what_asks_for_nothing_is_not_refused() -> None:
+    wishes = {"n": 1, "tools": [], "response_format": {"type": "text"}, "logprobs": False, "presence_penalty": 0.5}
+    task = make_task(request(Operation.CHAT, messages=[{"role": "user", "content": "hi"}], **wishes), FASTCHAT)
+    assert task.parameters["presence_penalty"] == 0.5
+    assert "tools" not in task.parameters
+
+
+def test_logprobs_are_fastchats_for_a_completion() -> None:
+    asked = request(Operation.COMPLETION, prompt="p", logprobs=2)
+    assert make_task(asked, FASTCHAT).parameters["logprobs"] == 2
+    with pytest.raises(RequestError, match="'logprobs'"):
+        make_task(asked, None)
+
+
+def test_a_chat_in_which_a_tool_was_called_is_no_text() -> None:
+    called = {"role": "assistant", "content": None, "tool_calls": [{"id": "1", "function": {"name": "f"}}]}
+    with pytest.raises(RequestError, match="no calls of tools"):
+        make_task(request(Operation.CHAT, messages=[{"role": "user", "content": "hi"}, called]), None)
+
+
 def test_parameters_of_a_completion_have_their_old_names() -> None:
     asked = request(
         Operation.COMPLETION,

@@ -15,10 +15,17 @@ from workers_shim.request_body import LLAVA_MAX_NEW_TOKENS, MAX_TOKENS, parse_re
 HELLO = [{"role": "user", "content": "hello"}]
 
 
-def parse(body: Any, operation: Operation = Operation.COMPLETION, stream: FakeStream | None = None) -> Request:
+def parse(
+    body: Any,
+    operation: Operation = Operation.COMPLETION,
+    stream: FakeStream | None = None,
+    *,
+    unchecked: bool = False,
+) -> Request:
     raw = body if isinstance(body, bytes) else json.dumps(body).encode()
     generate = Generate("c", 1, 1, "r-1", "m", operation, 60.0, raw)
-    return parse_request(generate, deadline=time.monotonic() + 60.0, suspect=True, link=stream or FakeStream())
+    deadline = time.monotonic() + 60.0
+    return parse_request(generate, deadline=deadline, suspect=True, link=stream or FakeStream(), unchecked=unchecked)
 
 
 def test_a_chat() -> None:
@@ -160,6 +167,31 @@ def test_what_to_embed() -> None:
 def test_a_bad_body_is_refused_in_words(body: Any, operation: Operation, words: str) -> None:
     with pytest.raises(RequestError, match=words):
         parse(body, operation)
+
+
+@pytest.mark.parametrize(
+    ("body", "operation"),
+    [
+        ({"messages": [{"role": "user", "content": {"parts": []}}], "max_tokens": -1, "stop": [13]}, Operation.CHAT),
+        ({"messages": HELLO, "temperature": -1, "top_p": 2, "seed": 1.0, "images": [{"b64": "A"}]}, Operation.CHAT),
+        ({"prompt": ["p"] * 2049, "stream": 1}, Operation.COMPLETION),
+        ({"prompt_embeds": "AAAA"}, Operation.COMPLETION),
+        ({"messages": HELLO}, Operation.EMBEDDING),
+    ],
+)
+def test_what_only_the_server_behind_may_understand_is_as_if_absent_to_the_shim(
+    body: dict[str, Any], operation: Operation
+) -> None:
+    request = parse(body, operation, unchecked=True)
+
+    assert json.loads(request.raw) == body
+    assert (request.max_tokens, request.temperature, request.top_p, request.stop) == (None, None, None, [])
+    assert (request.seed, request.images, request.inputs, request.stream) == (None, [], [], False)
+
+
+def test_llavas_bodies_are_read_whoever_serves_them() -> None:
+    with pytest.raises(RequestError, match="'temperature'"):
+        parse({"prompt": "p", "temperature": -1}, Operation.LLAVA, unchecked=True)
 
 
 def test_a_request_knows_when_nobody_wants_it_any_more() -> None:

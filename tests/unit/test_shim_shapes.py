@@ -143,6 +143,17 @@ async def test_a_whole_answer_may_be_returned(executor: EngineExecutor, whole: o
     assert payloads(stream) == [{"object": "list", "data": []}]
 
 
+async def test_the_text_of_a_whole_chat_is_read_for_clients_that_get_text(executor: EngineExecutor) -> None:
+    message = {"index": 0, "message": {"role": "assistant", "content": "one two"}, "finish_reason": "stop"}
+    whole = {"choices": [message], "usage": {"prompt_tokens": 3, "completion_tokens": None, "total_tokens": 3}}
+    given = assignment(body=b'{"prompt": "x"}', operation=Operation.LLAVA)
+
+    stream = await answer(executor, lambda _: whole, given=given, yields="chunks", streams=False)
+
+    assert stream.text == "one two"
+    assert stream.last_words == [("end", "stop", Usage(3, 0))]
+
+
 async def test_asynchronous_chunks_are_converted_and_their_source_is_closed(executor: EngineExecutor) -> None:
     closed: list[bool] = []
 

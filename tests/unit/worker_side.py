@@ -78,9 +78,9 @@ class WorkerSide:
         on_outcome(Outcome.CONFIRMED)
         return self.engine.stream
 
-    def take(self, stream: int = 1, *, redelivered: bool = False) -> None:
+    def take(self, stream: int = 1, *, attempt: int = 1, redelivered: bool = False) -> None:
         """A request has come."""
-        request = Generate("c", stream, 1, "r", "m", Operation.CHAT, 60.0, b"{}")
+        request = Generate("c", stream, attempt, "r", "m", Operation.CHAT, 60.0, b"{}")
         channel: Any = None
         delivery = Delivery(
             channel=channel,

@@ -119,7 +119,7 @@ def _register(worker: Worker, options: argparse.Namespace) -> None:
     wanted = Wanted(names, options.abilities or _ABILITIES, abilities_are_final=options.abilities is not None)
     offers = wanted.offers(survey)
     for model, offer in offers.items():
-        server.register(worker, model, abilities=offer.abilities, context_length=offer.context_length)
+        offer.register(worker, server, model)
     Watch(worker, server, wanted, offers).start()
 
 

@@ -83,11 +83,18 @@ class _Connection:
         self.received = False
         self.idle_since = 0.0
 
-    @property
-    def usable(self) -> bool:
-        """As far as can be known without asking."""
-        is_fresh = time.monotonic() - self.idle_since < IDLE_TIME
-        return is_fresh and not self._reader.at_eof() and not self._writer.is_closing()
+    async def is_usable(self) -> bool:
+        """As far as can be known without asking. What has come while nothing was asked would be taken for an answer."""
+        if time.monotonic() - self.idle_since >= IDLE_TIME or self._writer.is_closing():
+            return False
+        try:
+            async with asyncio.timeout(0):
+                await self._reader.read(1)
+        except TimeoutError:
+            return True
+        except OSError:
+            return False
+        return False
 
     @property
     def parser(self) -> ResponseParser:
@@ -192,12 +199,14 @@ class HttpClient:
         finally:
             self._give_back(connection)
 
-    async def ask(self, method: str, path: str, *, timeout: float, limit: int) -> tuple[int, bytes]:
+    async def ask(
+        self, method: str, path: str, body: bytes | None = None, *, timeout: float, limit: int
+    ) -> tuple[int, bytes]:
         """A question that is answered at once: status and body.
 
         Raises: TimeoutError, HttpError.
         """
-        async with asyncio.timeout(timeout), self.request(method, path) as response:
+        async with asyncio.timeout(timeout), self.request(method, path, body) as response:
             return response.status, await response.read(limit)
 
     def close(self) -> None:
@@ -218,7 +227,7 @@ class HttpClient:
         return f"{method} {path} HTTP/1.1\r\n{self._fields}{about}\r\n".encode() + (body or b"")
 
     async def _send(self, request: bytes) -> tuple[_Connection, Head]:
-        kept = self._take_kept()
+        kept = await self._take_kept()
         broken: BrokenOffError | None = None
         if kept is not None:
             try:
@@ -249,11 +258,11 @@ class HttpClient:
             reason = error.strerror or str(error)
         raise UnreachableError(f"{self.address.url} cannot be reached: {reason}")
 
-    def _take_kept(self) -> _Connection | None:
+    async def _take_kept(self) -> _Connection | None:
         # The one that was used last is the one that the server closes last.
         while self._idle:
             connection = self._idle.pop()
-            if connection.usable:
+            if await connection.is_usable():
                 return connection
             connection.close()
         return None

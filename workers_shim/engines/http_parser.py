@@ -19,6 +19,7 @@ MAX_CHUNK_HEAD = 1024
 _NAME = re.compile(rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
 _STATUS_LINE = re.compile(rb"HTTP/1\.([0-9]) ([1-9][0-9]{2})(?: .*)?")
 _CHUNK_HEAD = re.compile(rb"([0-9A-Fa-f]{1,15})[ \t]*(?:;.*)?")
+_PLAIN_CHUNK_HEAD = re.compile(rb"([0-9A-Fa-f]{1,15})\r\n")
 _LENGTH = re.compile(r"[0-9]{1,18}")
 _FORBIDDEN_IN_FIELDS = re.compile(rb"[\x00\r]")
 
@@ -76,9 +77,12 @@ class ResponseParser:
 
         Raises: MalformedError.
         """
-        self._buffer += data
         pieces: list[bytes] = []
-        while self._step(pieces):
+        if self._state is _State.CHUNK_HEAD:
+            data = self._take_whole_chunks(bytes(self._buffer) + data if self._buffer else data, pieces)
+            self._buffer.clear()
+        self._buffer += data
+        while self._buffer and self._step(pieces):
             pass
         return pieces
 
@@ -180,6 +184,18 @@ class ResponseParser:
             pieces.append(bytes(self._buffer))
             self._buffer.clear()
         return False
+
+    def _take_whole_chunks(self, data: bytes, pieces: list[bytes]) -> bytes:
+        """The usual case at once: plain chunks that are here to their ends. Returns what is for `_step`."""
+        at = 0
+        while found := _PLAIN_CHUNK_HEAD.match(data, at):
+            begin = found.end()
+            end = begin + int(found[1], 16)
+            if end == begin or data[end : end + 2] != b"\r\n":
+                break
+            pieces.append(data[begin:end])
+            at = end + 2
+        return data[at:]
 
     def _read_chunk_head(self) -> bool:
         line = self._take_line(MAX_CHUNK_HEAD)

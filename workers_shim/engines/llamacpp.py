@@ -26,13 +26,13 @@ class LlamaCpp:
         address: of llama.cpp's own HTTP port.
     """
 
-    def __init__(self, settings: ModelSettings, server: LlamaServer, *, sees_images: bool) -> None:
+    def __init__(self, settings: ModelSettings, server: LlamaServer, *, media_marker: str | None) -> None:
         self.default_name = settings.default_name
         self.context_length = settings.context_length
-        self.abilities = ["chat", "completion", "vision"] if sees_images else ["chat", "completion"]
+        self.abilities = ["chat", "completion", "vision"] if media_marker else ["chat", "completion"]
         self.address = server.address
         self._server = server
-        self._sees_images = sees_images
+        self._media_marker = media_marker
 
     @classmethod
     def load(
@@ -54,14 +54,21 @@ class LlamaCpp:
             if not projector.is_file():
                 raise ValueError(f"there is no projector file {projector}")
             parameters.mmproj.path = str(projector)
-        return cls(settings, LlamaServer(parameters), sees_images=projector is not None)
+            # A prompt with images keeps one of them busy as long as its answer is written.
+            parameters.n_threads_http += slots
+        server = LlamaServer(parameters)
+        try:
+            marker = None if projector is None else server.text.media_marker()
+        except (OSError, KeyError) as error:
+            raise ValueError(f"llama.cpp does not tell what stands for an image in a prompt: {error!r}") from error
+        return cls(settings, server, media_marker=marker)
 
     def generate(self, request: Request) -> Iterator[str | Chunk]:
         """One answer. Raises: RequestError, when llama.cpp says that the request is at fault."""
         if request.operation is Operation.EMBEDDING:
             raise RequestError(f"model {request.model!r} writes text: a worker started with --embeddings makes vectors")
         choices = choices_of(request)
-        body = body_of(request, sees_images=self._sees_images)
+        body = body_of(request, media_marker=self._media_marker)
         if choices == 1:
             yield from self._choice(request, body)
             return
@@ -92,7 +99,7 @@ class LlamaCpp:
             # With the same one it would draw for these tokens what it drew for the first ones.
             body["seed"] = (body["seed"] + had) % RANDOM_SEED
         reader = ChunkReader(request, had, index)
-        generation = Generation(self._server.handle, request, body)
+        generation = Generation(self._server, request, body)
         try:
             for chunk in generation.chunks():
                 for item in reader.read(chunk):

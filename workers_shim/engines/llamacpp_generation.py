@@ -2,23 +2,25 @@
 
 import queue
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any, NoReturn
 
 import msgspec
 
 from workers_shim import Chunk, Request, RequestError, Usage
+from workers_shim.engines.llamacpp_server import LlamaServer
+from workers_shim.engines.openai_answers import refusal
 
 
 class Generation:
     """llama.cpp calls back for each token on the thread that asked: that is one of its own, and a queue is between."""
 
-    def __init__(self, server: Any, request: Request, body: dict[str, Any]) -> None:
+    def __init__(self, server: LlamaServer, request: Request, body: dict[str, Any]) -> None:
         self._request = request
         self._stopped = False
         # As long as the context at most: back-pressure has nothing to hold here, the tokens are made by other threads.
         self._queue: queue.SimpleQueue[dict[str, Any] | BaseException | None] = queue.SimpleQueue()
-        handle = server.handle_completions if "prompt" in body else server.handle_chat_completions
+        handle = _way_in(server, body)
         self._thread = threading.Thread(target=self._main, args=(handle, body), name="llamacpp", daemon=True)
         self._thread.start()
 
@@ -50,6 +52,13 @@ class Generation:
         """True ends the generation."""
         self._queue.put(chunk)
         return self._stopped or self._request.cancelled
+
+
+def _way_in(server: LlamaServer, body: dict[str, Any]) -> Callable[[dict[str, Any], Callable[[Any], bool]], Any]:
+    if isinstance(body.get("prompt"), dict):
+        return server.text.complete
+    way: Any = server.handle.handle_completions if "prompt" in body else server.handle.handle_chat_completions
+    return way  # type: ignore[no-any-return]  # the binding has no types
 
 
 class ChunkReader:
@@ -113,5 +122,5 @@ def raise_error(error: dict[str, Any]) -> NoReturn:
     """Raises: RequestError, or RuntimeError for what is no fault of the request."""
     message = str(error.get("message", error))
     if 400 <= int(error.get("code", 500)) < 500:
-        raise RequestError(message)
+        raise refusal(message, error)
     raise RuntimeError(message)

@@ -10,6 +10,7 @@ import sys
 from pathlib import Path
 
 from workers_shim.engines.llamacpp_server import default_threads, find_default_model
+from workers_shim.engines.llamacpp_text import LlamaCppText
 
 
 def main() -> int:
@@ -34,7 +35,7 @@ def main() -> int:
 
 
 def serve(options: argparse.Namespace) -> object:
-    """Returns the server, which runs as long as somebody has it. Raises: RuntimeError, when it cannot be."""
+    """Returns the server, which runs as long as somebody has it. Raises: RuntimeError, OSError, when it cannot be."""
     import xllamacpp
 
     path = options.gguf or find_default_model()
@@ -54,7 +55,9 @@ def serve(options: argparse.Namespace) -> object:
     if options.embeddings:
         # One vector a text, which OpenAI's protocol has, and not one a token.
         parameters.pooling_type = xllamacpp.llama_pooling_type.LLAMA_POOLING_TYPE_MEAN
-    return xllamacpp.Server(parameters)
+    server = xllamacpp.Server(parameters)
+    LlamaCppText(server.listening_address).wait_for_loop()
+    return server
 
 
 if __name__ == "__main__":

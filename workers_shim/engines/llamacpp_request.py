@@ -3,6 +3,7 @@
 from typing import Any
 
 from workers_shim import Request, RequestError
+from workers_shim.engines.llamacpp_images import check_images, prompt_with_images
 
 RANDOM_SEED = 2**32 - 1
 """llama.cpp's LLAMA_DEFAULT_SEED: it takes one of its own."""
@@ -35,11 +36,17 @@ SHAPED = ("grammar", "json_schema", "response_format", "tools")
 """What makes of an answer more than text that can be continued."""
 
 
-def body_of(request: Request, *, sees_images: bool) -> dict[str, Any]:
-    """One choice of it. Raises: RequestError."""
+def body_of(request: Request, *, media_marker: str | None) -> dict[str, Any]:
+    """One choice of it.
+
+    Args:
+        media_marker: what stands in a prompt where an image does; None for a model that does not see.
+
+    Raises: RequestError.
+    """
     if request.max_tokens == 0:
         raise RequestError("the largest number of tokens has to be at least 1")
-    _check_images(request, sees_images)
+    check_images(request, sees_images=media_marker is not None)
     body: dict[str, Any] = {name: request.parameters[name] for name in _PASSED_ON if name in request.parameters}
     # vLLM's, FastChat's and LLaVA's word for it.
     if "repetition_penalty" in request.parameters:
@@ -51,6 +58,8 @@ def body_of(request: Request, *, sees_images: bool) -> dict[str, Any]:
         if request.prompt is None:
             raise RequestError(f"model {request.model!r} takes prompts as text, not as token numbers")
         body["prompt"] = request.prompt + request.resume_text
+        if request.images and media_marker is not None:
+            body["prompt"] = prompt_with_images(request, body["prompt"], media_marker)
     else:
         body["messages"] = _continued(request.messages, request.resume_text)
     return body | {
@@ -81,25 +90,6 @@ def choices_of(request: Request) -> int:
     if not isinstance(wanted, int) or not 1 <= wanted <= MAX_CHOICES:
         raise RequestError(f"'n' has to be a whole number from 1 to {MAX_CHOICES}")
     return wanted
-
-
-def _check_images(request: Request, sees_images: bool) -> None:
-    """llama.cpp would fetch what an address names, or read a file of this machine."""
-    parts = [part for message in request.messages or () for part in _parts(message.get("content"))]
-    if not request.images and not parts:
-        return
-    if any(part.get("type") not in ("text", "image_url") for part in parts):
-        raise RequestError("a part of a message's content has to be a text or an image_url")
-    if request.images and not sees_images:
-        raise RequestError(f"model {request.model!r} does not take images")
-    if len(request.images) != sum(part["type"] == "image_url" for part in parts):
-        raise RequestError(f"model {request.model!r} takes images as image_url parts of a chat's messages only")
-    if not all(image.startswith("data:") for image in request.images):
-        raise RequestError("addresses are not fetched: send the image as a data URL, data:image/png;base64,…")
-
-
-def _parts(content: Any) -> list[dict[str, Any]]:
-    return [part if isinstance(part, dict) else {} for part in content] if isinstance(content, list) else []
 
 
 def _seed_of(request: Request) -> int:

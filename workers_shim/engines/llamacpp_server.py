@@ -93,7 +93,7 @@ class LlamaServer:
     Attributes:
         handle: the binding, which has a method for each kind of request.
         address: of the HTTP port.
-        tokens: counts a text's tokens.
+        text: asks it about texts, and for what the binding has no method.
     """
 
     def __init__(self, parameters: Any) -> None:
@@ -108,6 +108,10 @@ class LlamaServer:
             raise ValueError(f"llama.cpp cannot load {parameters.model.path}: {error}") from error
         self.address: str = self.handle.listening_address
         self.text = LlamaCppText(self.address, secret)
+        try:
+            self.text.wait_for_loop()
+        except OSError as error:
+            raise ValueError(f"llama.cpp does not answer at {self.address}: {error}") from error
 
 
 def find_default_model() -> Path:

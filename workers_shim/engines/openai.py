@@ -13,7 +13,9 @@ import contextlib
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping
 from http import HTTPStatus
 
+from broker_wire.messages import Question, QuestionKind
 from workers_shim import Chunk, Lost, Request, Unavailable, Worker
+from workers_shim.conversation import Conversation
 from workers_shim.engines.http_client import (
     Address,
     BrokenOffError,
@@ -24,6 +26,7 @@ from workers_shim.engines.http_client import (
 )
 from workers_shim.engines.openai_answers import BusyError, ChunkStream, ModelGoneError, failure_of, read_chunk
 from workers_shim.engines.openai_requests import Call, make_call
+from workers_shim.engines.openai_text import count_tokens
 from workers_shim.engines.sse import MAX_EVENT
 
 LEAVING_TIME = 0.25
@@ -68,8 +71,20 @@ class OpenAIServer:
         self._silent: set[Request] = set()
         """Requests that are answered in one piece."""
 
-    def register(self, worker: Worker, model: str, *, abilities: tuple[str, ...], context_length: int | None) -> None:
-        """Serve a model by it. Raises: ValueError, TimeoutError, as `add_model`."""
+    def register(
+        self,
+        worker: Worker,
+        model: str,
+        *,
+        abilities: tuple[str, ...],
+        context_length: int | None,
+        counts: bool = False,
+        conversation: Conversation | None = None,
+    ) -> None:
+        """Serve a model by it. `counts`: the server tells how many tokens a text has.
+
+        Raises: ValueError, TimeoutError, as `add_model`.
+        """
         worker.add_model(
             model,
             self.generate,
@@ -78,7 +93,15 @@ class OpenAIServer:
             resume=self._resume,
             shared_loop=True,
             many_prompts=True,
+            unchecked=True,
+            conversation=conversation,
+            answers={QuestionKind.COUNT_TOKENS: self._count_tokens} if counts else None,
         )
+
+    async def _count_tokens(self, question: Question) -> bytes:
+        # Questions have a loop of their own: a connection that is kept belongs to one loop.
+        client = HttpClient(self.address, secret=self.secret, keep=0)
+        return await count_tokens(client, self._upstream_names.get(question.model, question.model), question)
 
     def note_alive(self) -> None:
         """The server has just said that it is well. Called from any thread."""

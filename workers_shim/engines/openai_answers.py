@@ -21,6 +21,8 @@ _PAUSE = 1.0
 _MAX_PAUSE = 2.0
 """Seconds: without and with a `Retry-After`. A request has few tries, and a slot waits meanwhile."""
 _DONE = b"[DONE]"
+_LLAMACPP_TOO_LONG = "exceed_context_size_error"
+"""Its type for what OpenAI has a code for."""
 
 
 class ServerError(Exception):
@@ -47,7 +49,20 @@ class _Answer(Struct):
     error: Any = None
 
 
+class _PlainChoice(Struct):
+    finish_reason: str | None = None
+
+
+class _PlainChunk(Struct):
+    """Nearly every chunk: of a form that can be read without keeping what is in it."""
+
+    choices: list[_PlainChoice] = []
+    usage: None = None
+    error: None = None
+
+
 _read = msgspec.json.Decoder(_Answer).decode
+_read_plain = msgspec.json.Decoder(_PlainChunk).decode
 
 
 class ChunkStream:
@@ -88,6 +103,8 @@ def read_chunk(data: bytes, *, as_text: bool) -> Chunk:
 
     Raises: ServerError, RequestError, Unavailable.
     """
+    if not as_text and (plain := _plain_chunk(data)) is not None:
+        return plain
     try:
         answer = _read(data)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
@@ -102,6 +119,21 @@ def read_chunk(data: bytes, *, as_text: bool) -> Chunk:
     return Chunk(payload=data, finish_reason=reason, usage=usage)
 
 
+def _plain_chunk(data: bytes) -> Chunk | None:
+    """None for a chunk of any other form, wrong ones too."""
+    try:
+        if not data.isascii():
+            # What is not kept is not looked at, either.
+            data.decode()
+        chunk = _read_plain(data)
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+        return None
+    for choice in chunk.choices:
+        if choice.finish_reason is not None:
+            return Chunk(payload=data, finish_reason=choice.finish_reason)
+    return Chunk(payload=data)
+
+
 def failure_of(status: int, body: bytes, retry_after: str = "") -> Exception:
     """What an answer with another status than 200 means for the request."""
     message = error_message(body) or f"HTTP {status} without a word"
@@ -114,33 +146,46 @@ def failure_of(status: int, body: bytes, retry_after: str = "") -> Exception:
         return ModelGoneError(f"the server does not have the model (HTTP 404): {message}")
     # llama.cpp says 501 of what it was not started for.
     if 400 <= status < 500 or status == HTTPStatus.NOT_IMPLEMENTED:
-        return RequestError(message)
+        return refusal(message, _inner(_decoded(body)))
     return ServerError(f"the server answers with HTTP {status}: {message}")
 
 
 def failure_in_stream(data: bytes) -> Exception:
     """What an error means that comes as an event, or in an answer with status 200. It has begun: nobody is to retry."""
-    error = _decoded(data)
-    inner = error.get("error", error) if isinstance(error, dict) else error
+    inner = _inner(_decoded(data))
     code = inner.get("code") if isinstance(inner, dict) else None
     message = error_message(data) or "an error without a word"
     if isinstance(code, int) and 400 <= code < 500 and code not in _BUSY:
-        return RequestError(message)
+        return refusal(message, inner)
     return ServerError(f"the server ended the answer with an error: {message}")
+
+
+def refusal(message: str, error: object) -> RequestError:
+    """By the server's own words for programs, where its error object has some: they are what a client decides by."""
+    if not isinstance(error, dict):
+        return RequestError(message)
+    code, param = error.get("code"), error.get("param")
+    if error.get("type") == _LLAMACPP_TOO_LONG:
+        code = "context_length_exceeded"
+    # Many have the HTTP status for a code, which says nothing here.
+    return RequestError(
+        message, code=code if isinstance(code, str) else "", param=param if isinstance(param, str) else ""
+    )
 
 
 def error_message(body: bytes) -> str:
     """The sentence in an error's body, however the server writes it; "" where there is none."""
-    error = _decoded(body)
+    error = _inner(_decoded(body))
     if isinstance(error, dict):
         # OpenAI, vLLM: {"error": {"message"}}; Ollama's and TGI's own: {"error": text}; old vLLM: {"message"};
         # FastAPI: {"detail"}.
-        inner = error.get("error", error)
-        if isinstance(inner, dict):
-            inner = next((inner[key] for key in ("message", "detail") if inner.get(key)), inner)
-        error = inner
+        error = next((error[key] for key in ("message", "detail") if error.get(key)), error)
     text = error if isinstance(error, str) else msgspec.json.encode(error).decode() if error else ""
     return " ".join(text.split())[:MAX_MESSAGE]
+
+
+def _inner(error: Any) -> Any:
+    return error.get("error", error) if isinstance(error, dict) else error
 
 
 def _decoded(body: bytes) -> Any:

@@ -12,7 +12,9 @@ from msgspec import Struct
 
 from broker_wire.errors import NameRefusedError
 from broker_wire.topology import check_model_name
+from workers_shim.conversation import Conversation
 from workers_shim.engines.http_client import BrokenOffError, HttpClient, HttpError, UnreachableError
+from workers_shim.engines.openai_text import ask_conversation
 
 _log = logging.getLogger(__name__)
 
@@ -20,15 +22,26 @@ QUESTION_TIMEOUT = 5.0
 """Seconds for a question that needs no generation."""
 MAX_LIST = 8 * 1024 * 1024
 """Bytes of the list of models, or of what else a server says of itself."""
+_LLAMACPP = "llamacpp"
+_COUNT = frozenset({_LLAMACPP, "vllm"})
+"""By whom models are owned that can be asked for tokens."""
 _NOT_THERE = frozenset({HTTPStatus.NOT_FOUND, HTTPStatus.METHOD_NOT_ALLOWED, HTTPStatus.NOT_IMPLEMENTED})
 
 
 class UpstreamModel(Struct, frozen=True):
-    """A model as the server lists it. `context_length` in tokens, None where it does not say."""
+    """A model as the server lists it.
+
+    Attributes:
+        context_length: in tokens; None where it does not say.
+        counts: the server tells how many tokens a text has.
+        conversation: how a chat is written, in FastChat's form; None where it does not say.
+    """
 
     name: str
     context_length: int | None = None
     takes_images: bool = False
+    counts: bool = False
+    conversation: Conversation | None = None
 
 
 class Survey(Struct, frozen=True):
@@ -57,12 +70,21 @@ class Surveyor:
         self._client = client
         self._root = client.address.path.removesuffix("/v1")
         self._has_health = True
+        self._conversations: dict[str, Conversation | None] = {}
+        """Of llama-server's models; asked for once, until the server has been away."""
 
     async def look(self) -> Survey:
         """Models None: the server has no list of them.
 
         Raises: DownError, SlowError.
         """
+        try:
+            return await self._look()
+        except DownError:
+            self._conversations.clear()
+            raise
+
+    async def _look(self) -> Survey:
         await self._check_health()
         path = f"{self._client.address.path}/models"
         status, body = await self._get(path)
@@ -74,7 +96,13 @@ class Surveyor:
             raise DownError(f"{self._client.address.url} answers {path} with HTTP {status}")
         listed = _objects(_read(body, path), "data")
         properties = await self._properties() if _is_llamacpp(listed) else {}
-        models = tuple(model for each in listed if (model := _model_of(each, properties)) is not None)
+        models = tuple(
+            [
+                msgspec.structs.replace(model, conversation=await self._conversation(each, model.name))
+                for each in listed
+                if (model := _model_of(each, properties)) is not None
+            ]
+        )
         slots = properties.get("total_slots")
         return Survey(models, slots if isinstance(slots, int) and slots > 0 else None)
 
@@ -89,6 +117,18 @@ class Surveyor:
             self._has_health = False
         elif status != HTTPStatus.OK:
             raise DownError(f"{self._client.address.url} answers {path} with HTTP {status}")
+
+    async def _conversation(self, listed: dict[str, Any], name: str) -> Conversation | None:
+        if listed.get("owned_by") != _LLAMACPP:
+            return None
+        if name not in self._conversations:
+            try:
+                self._conversations[name] = await ask_conversation(self._client, name)
+            except (HttpError, TimeoutError) as error:
+                # The model is served all the same, and the next look asks again.
+                _log.debug("no conversation template model=%s reason=%s", name, error)
+                return None
+        return self._conversations[name]
 
     async def _properties(self) -> dict[str, Any]:
         path = f"{self._root}/props"
@@ -124,7 +164,8 @@ def _model_of(listed: dict[str, Any], properties: dict[str, Any]) -> UpstreamMod
     length = next((value for value in lengths if isinstance(value, int) and value > 0), None)
     inputs = _object(listed, "architecture").get("input_modalities")
     takes_images = _object(properties, "modalities").get("vision") is True
-    return UpstreamModel(name, length, takes_images or (isinstance(inputs, list) and "image" in inputs))
+    takes_images = takes_images or (isinstance(inputs, list) and "image" in inputs)
+    return UpstreamModel(name, length, takes_images, counts=listed.get("owned_by") in _COUNT)
 
 
 def _can_be_served(name: str) -> bool:
@@ -139,7 +180,7 @@ def _can_be_served(name: str) -> bool:
 
 def _is_llamacpp(listed: list[dict[str, Any]]) -> bool:
     """Others would log a question that they do not know as an error, every few seconds."""
-    return any(each.get("owned_by") == "llamacpp" for each in listed)
+    return any(each.get("owned_by") == _LLAMACPP for each in listed)
 
 
 def _read(body: bytes, path: str) -> Any:

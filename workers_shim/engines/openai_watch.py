@@ -13,6 +13,7 @@ from collections.abc import Mapping
 from msgspec import Struct
 
 from workers_shim import Worker
+from workers_shim.conversation import Conversation
 from workers_shim.engines.http_client import HttpClient
 from workers_shim.engines.openai import OpenAIServer
 from workers_shim.engines.openai_models import DownError, SlowError, Survey, Surveyor, UpstreamModel
@@ -30,6 +31,19 @@ class Offer(Struct, frozen=True):
 
     abilities: tuple[str, ...]
     context_length: int | None
+    counts: bool = False
+    conversation: Conversation | None = None
+
+    def register(self, worker: Worker, server: OpenAIServer, name: str) -> None:
+        """Serve the model so. Raises: ValueError, TimeoutError, as `add_model`."""
+        server.register(
+            worker,
+            name,
+            abilities=self.abilities,
+            context_length=self.context_length,
+            counts=self.counts,
+            conversation=self.conversation,
+        )
 
 
 class Wanted(Struct, frozen=True):
@@ -54,7 +68,8 @@ class Wanted(Struct, frozen=True):
 
     def _offer(self, model: UpstreamModel) -> Offer:
         adds_vision = model.takes_images and not self.abilities_are_final
-        return Offer((*self.abilities, "vision") if adds_vision else self.abilities, model.context_length)
+        abilities = (*self.abilities, "vision") if adds_vision else self.abilities
+        return Offer(abilities, model.context_length, model.counts, model.conversation)
 
 
 class Watch:
@@ -128,9 +143,7 @@ class Watch:
                 _log.info("model withdrawn model=%s url=%s", name, self._server.address.url)
             for name, offer in offers.items():
                 if self._served.get(name) != offer:
-                    self._server.register(
-                        self._worker, name, abilities=offer.abilities, context_length=offer.context_length
-                    )
+                    offer.register(self._worker, self._server, name)
                     self._served[name] = offer
                     _log.info("model served model=%s url=%s", name, self._server.address.url)
         except TimeoutError:

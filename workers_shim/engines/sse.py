@@ -21,6 +21,8 @@ class EventParser:
 
         Raises: EventTooLargeError.
         """
+        if not (self._rest or self._data) and (plain := _plain_events(piece)):
+            return plain
         *lines, rest = (self._rest + piece).split(b"\n")
         self._rest = rest
         self._size += len(piece)
@@ -38,3 +40,11 @@ class EventParser:
         if self._size > MAX_EVENT:
             raise EventTooLargeError(f"an event of the stream has more than {MAX_EVENT} bytes")
         return events
+
+
+def _plain_events(piece: bytes) -> list[bytes]:
+    """The usual case at once: whole events of one line each. [] for any other."""
+    if not (piece.startswith(b"data: ") and piece.endswith(b"\n\n")) or b"\r" in piece or len(piece) > MAX_EVENT:
+        return []
+    events = piece[6:-2].split(b"\n\ndata: ")
+    return events if piece.count(b"\n") == 2 * len(events) else []

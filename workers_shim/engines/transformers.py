@@ -5,14 +5,17 @@ A chat goes through the model's own template, a prompt is completed as it is. Te
 request runs at a time: the library draws by torch's one source of random numbers, which two would share.
 """
 
+import copy
 from collections.abc import Iterator, Sequence
+from functools import partial
 
 from workers_shim import Chunk, Request, Usage, Worker
+from workers_shim.conversation import Conversation, derive_conversation
 from workers_shim.engines.detokenizer import Detokenizer
 from workers_shim.engines.stop_strings import StopStrings
 from workers_shim.engines.transformers_checkpoint import Checkpoint, load_checkpoint, name_of
 from workers_shim.engines.transformers_generation import Generation
-from workers_shim.engines.transformers_prompt import make_prompt
+from workers_shim.engines.transformers_prompt import chat_as_prompt, make_prompt
 from workers_shim.engines.transformers_settings import check_parameters, make_settings, seed_of
 
 
@@ -32,6 +35,8 @@ class Transformers:
         vision = ["vision"] if checkpoint.processor is not None else []
         self.abilities = [*chat, "completion", *vision]
         self._checkpoint = checkpoint
+        # Those of the library are not to be used by two threads at once, and this one counts beside a generation.
+        self._counter = copy.deepcopy(checkpoint.tokenizer)
 
     @classmethod
     def load(
@@ -43,6 +48,14 @@ class Transformers:
         """
         checkpoint = load_checkpoint(source, device=device, dtype=dtype, context_length=context_length)
         return cls(name_of(source), checkpoint)
+
+    def count_tokens(self, text: str) -> int:
+        """How many tokens a prompt has."""
+        return len(self._counter(text)["input_ids"])
+
+    def conversation(self) -> Conversation | None:
+        """The checkpoint's own template in FastChat's form; None where there is none that writes the same."""
+        return derive_conversation(self.default_name, partial(chat_as_prompt, self._checkpoint))
 
     def generate(self, request: Request) -> Iterator[str | Chunk]:
         """One answer. Raises: RequestError; RuntimeError, when the memory does not suffice."""
@@ -124,6 +137,8 @@ def register(worker: Worker, model: str, engine: Transformers) -> None:
         abilities=engine.abilities,
         context_length=engine.context_length,
         resume=("prefix", "replay"),
+        count_tokens=engine.count_tokens,
+        conversation=engine.conversation(),
     )
 
 

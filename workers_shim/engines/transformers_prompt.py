@@ -49,6 +49,19 @@ def make_prompt(checkpoint: Checkpoint, request: Request) -> Prompt:
     return Prompt(inputs, tokens, had)
 
 
+def chat_as_prompt(checkpoint: Checkpoint, messages: list[dict[str, Any]]) -> str | None:
+    """The prompt that has a chat's tokens when it is completed; None for a chat that the template does not take."""
+    try:
+        text = _chat_of(checkpoint, messages)
+    except RequestError:
+        return None
+    tokenizer = checkpoint.tokenizer
+    # What the tokenizer puts before every prompt is not to be there twice.
+    if tokenizer.bos_token and tokenizer("")["input_ids"][:1] == [tokenizer.bos_token_id]:
+        return text.removeprefix(tokenizer.bos_token)
+    return text
+
+
 def _images_of(checkpoint: Checkpoint, request: Request) -> list[Any]:
     if request.images and checkpoint.processor is None:
         raise RequestError(f"model {request.model!r} does not take images")

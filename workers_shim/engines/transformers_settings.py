@@ -1,7 +1,6 @@
 """How the next token is chosen: as the checkpoint says, but for what a request says instead. Used by `transformers`."""
 
 import copy
-from typing import Any
 
 import msgspec
 from msgspec import Struct
@@ -9,24 +8,11 @@ from transformers import GenerationConfig
 
 from broker_wire.messages import Operation
 from workers_shim import Request, RequestError
+from workers_shim.engines.not_offered import check_offered
 from workers_shim.engines.transformers_checkpoint import Checkpoint
 
 COLDEST = 0.001
 """Of temperatures. LLaVA's worker, too, takes the likeliest token at and below it."""
-
-# Each with its values that ask for nothing. Not to do what was asked for, and not to say so, would be a lie.
-_NOT_OFFERED: dict[str, tuple[Any, ...]] = {
-    "n": (1,),
-    "best_of": (1,),
-    "tools": ([],),
-    "functions": ([],),
-    "response_format": ({"type": "text"},),
-    "logprobs": (False,),
-    "top_logprobs": (0,),
-    "logit_bias": ({},),
-    "presence_penalty": (0,),
-    "frequency_penalty": (0,),
-}
 
 
 class _More(Struct):
@@ -40,10 +26,7 @@ def check_parameters(request: Request) -> None:
     """Raises: RequestError, for what this engine does not do."""
     if request.operation is Operation.EMBEDDING:
         raise RequestError(f"model {request.model!r} writes text, it makes no vectors")
-    for name, nothing in _NOT_OFFERED.items():
-        value = request.parameters.get(name)
-        if value is not None and value not in nothing:
-            raise RequestError(f"model {request.model!r} does not offer {name!r}")
+    check_offered(request)
     if request.max_tokens == 0:
         raise RequestError("the largest number of tokens has to be at least 1")
 

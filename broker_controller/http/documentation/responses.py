@@ -133,7 +133,10 @@ CREATE = operation(
             parallel_tool_calls=_optional(BOOLEAN),
             text=_optional(object_of([], format=_FORMAT)),
             metadata=_optional({"type": "object", "additionalProperties": TEXT, "maxProperties": 16}),
+            include={"type": "array", "items": TEXT},
+            top_logprobs=_optional({"type": "integer", "minimum": 0, "maximum": 20}),
             user=_optional(TEXT),
+            prompt_cache_key=_optional(TEXT),
             store={**_optional(BOOLEAN), "default": True},
             background={**_optional(BOOLEAN), "default": False},
             stream={**_optional(BOOLEAN), "default": False},
@@ -179,6 +182,11 @@ CANCEL = operation(
 INPUT_ITEMS = operation(
     "What a response was made of",
     "The items of its conversation and its input.",
-    {"200": answer("The items", InputItems("list", [_MESSAGE], "msg_61b0", "msg_61b0", False)), **_ERRORS},
-    parameters=[_PATH, _query("order", {"type": "string", "enum": ["asc", "desc"]}, "desc: the last first.")],
+    {"200": answer("The items", InputItems("list", [_MESSAGE], "msg_61b0", "msg_61b0", False)), **_CHANGE_ERRORS},
+    parameters=[
+        _PATH,
+        _query("order", {"type": "string", "enum": ["asc", "desc"]}, "desc: the last first."),
+        _query("after", TEXT, "Only those after the item with this id."),
+        _query("limit", {"type": "integer", "minimum": 1, "maximum": 100, "default": 20}, "Items at most."),
+    ],
 )

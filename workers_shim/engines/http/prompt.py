@@ -92,6 +92,8 @@ def render(conversation: Conversation, messages: Iterable[dict[str, Any]]) -> st
     turns = list(template.messages)
     for message in messages:
         role, text = message["role"], _text_of(message.get("content"))
+        if message.get("tool_calls") or message.get("function_call"):
+            raise RequestError("this worker knows texts and images, no calls of tools")
         match role:
             case "system" | "developer":
                 system = text

@@ -55,7 +55,8 @@ def choose_models(wanted: Sequence[str] | None, served: Sequence[str]) -> dict[s
 
 def abilities_of(model: str) -> tuple[str, ...]:
     """By its worker's name for it, for the status says nothing of that."""
-    plain = ("chat", "completion")
+    # Whether it makes embeddings it does not tell: it is asked.
+    plain = ("chat", "completion", "embedding")
     return (*plain, "vision") if MULTIMODAL_MARK in model.lower() else plain
 
 

@@ -15,6 +15,7 @@ from msgspec import Struct
 from broker_wire.messages import Operation
 from workers_shim import Request, RequestError
 from workers_shim.engines.http.prompt import VICUNA, Conversation, render
+from workers_shim.engines.not_offered import check_offered
 
 DEFAULT_MAX_TOKENS = 512
 """Where an OpenAI client names no number. Old workers take 256 by themselves; more costs them room for the prompt."""
@@ -71,8 +72,9 @@ def make_task(request: Request, conversation: Conversation | None) -> Task:
     """
     if request.operation is Operation.LLAVA:
         return _llava_task(request, conversation)
-    if request.parameters.get("n") not in (None, 1):
-        raise RequestError("'n' has to be 1: this worker makes one answer at a time")
+    is_chat = request.operation is Operation.CHAT
+    # What FastChat's workers give for a completion.
+    check_offered(request, _SAME_NAMES if is_chat or conversation is None else (*_SAME_NAMES, "logprobs"))
     limit = _limit_of(request)
     parameters: dict[str, Any] = {"model": request.model, "echo": False, "max_new_tokens": limit}
     parameters |= {name: request.parameters[name] for name in _SAME_NAMES if request.parameters.get(name) is not None}
@@ -87,12 +89,11 @@ def make_task(request: Request, conversation: Conversation | None) -> Task:
     if conversation is None:
         parameters["stop"] = UNSEEN_STOP
         return Task(parameters, prompt, limit, (UNSEEN_STOP,), request.stop)
-    chat = request.operation is Operation.CHAT
-    stops = list(dict.fromkeys([*request.stop, *(conversation.stops if chat else ())]))
+    stops = list(dict.fromkeys([*request.stop, *(conversation.stops if is_chat else ())]))
     parameters["stop"] = stops
-    if chat and conversation.stop_token_ids:
+    if is_chat and conversation.stop_token_ids:
         parameters["stop_token_ids"] = conversation.stop_token_ids
-    if not chat and request.parameters.get("logprobs") is not None:
+    if not is_chat and request.parameters.get("logprobs") is not None:
         parameters["logprobs"] = request.parameters["logprobs"]
     return Task(parameters, prompt, limit, stops)
 
