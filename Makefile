@@ -1,6 +1,6 @@
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help setup setup-tests demo test test-unit test-clients test-faults test-fastchat test-transformers soak lint types imports fuzz test-compose bench clean
+.PHONY: help setup setup-tests demo test test-unit test-clients test-faults test-fastchat test-llava test-transformers soak lint types imports fuzz test-compose bench bench-guard clean
 
 BIN := .venv/bin
 PYTHON ?= python3
@@ -25,7 +25,7 @@ test: setup-tests ## run everything: style, types, import arrows, and all tests 
 	$(BIN)/ruff format --check
 	$(BIN)/mypy broker_wire workers_shim broker_controller tests benchmarks examples
 	$(BIN)/lint-imports
-	$(BIN)/pytest -n 4 --dist worksteal --ignore tests/faults --ignore tests/fastchat
+	$(BIN)/pytest -n 4 --dist worksteal --ignore tests/faults --ignore tests/upstream
 	$(BIN)/pytest tests/faults -n 4 --dist worksteal
 
 test-unit: setup ## run the tests that need no broker
@@ -44,8 +44,12 @@ test-faults: setup-tests ## kill, freeze and restart every part under load, with
 	$(BIN)/pytest tests/faults -n 4 --dist worksteal --timeout 400
 
 test-fastchat: setup-tests ## run FastChat's own controller, API server and worker against ours, in an environment of their own
-	@PYTHON="$(PYTHON)" scripts/setup-fastchat.sh
-	$(BIN)/pytest tests/fastchat -n 2 --dist loadfile
+	@PYTHON="$(PYTHON)" scripts/setup-upstream.sh fastchat
+	$(BIN)/pytest tests/upstream/fastchat -n 2 --dist loadfile
+
+test-llava: setup-tests ## run LLaVA's own controller, worker, test client and gradio page against ours, in an environment of their own
+	@PYTHON="$(PYTHON)" scripts/setup-upstream.sh llava
+	$(BIN)/pytest tests/upstream/llava -n 2 --dist loadfile
 
 soak: setup-tests ## faults out of the hat, under load, for half an hour (MINUTES=…, SEED=…)
 	$(BIN)/python -m tests.faults.soak --minutes $(or $(MINUTES),30) $(if $(SEED),--seed $(SEED))
@@ -68,9 +72,17 @@ fuzz: setup ## ask the HTTP API 10,000 odd things, and put garbage into every qu
 test-compose: setup ## start compose/ in Docker, test it, and remove it
 	scripts/test-compose.sh
 
-bench: setup ## measure the chain against an engine without a proxy, and print one table
-	$(BIN)/python -m benchmarks
+bench: BENCH_JSON ?= performance.json
+bench: setup ## measure the chain beside an engine without a proxy and other gateways, and print the tables
+	-@PYTHON="$(PYTHON)" scripts/setup-bench.sh
+	-@PYTHON="$(PYTHON)" scripts/setup-upstream.sh fastchat
+	-@PYTHON="$(PYTHON)" scripts/setup-upstream.sh llava
+	$(BIN)/python -m benchmarks --json $(BENCH_JSON)
+	-.venv-bench/bin/python -m benchmarks.plot $(BENCH_JSON) $(BENCH_JSON:.json=.svg)
+
+bench-guard: setup ## compare the speed, as ratios to no proxy, with the committed ones; fails where one is 15 % worse (2 minutes)
+	$(BIN)/python -m benchmarks.guard
 
 clean: ## remove .venv and all caches
-	rm -rf .venv .venv-clients .venv-fastchat .venv-transformers .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache dist build *.egg-info
+	rm -rf .venv .venv-bench .venv-clients .venv-fastchat .venv-llava .venv-transformers .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache dist build *.egg-info
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

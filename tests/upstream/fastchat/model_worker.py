@@ -1,6 +1,7 @@
 """A worker of FastChat's without a model: its own base class, routes, registration and heartbeats.
 
-    .venv-fastchat/bin/python -m tests.fastchat.model_worker --port PORT --controller-address URL [--model NAME]
+    .venv-fastchat/bin/python -m tests.upstream.fastchat.model_worker --port PORT \
+        --controller-address URL [--model NAME]
 
 It answers as the engine `echo` does: the prompt's words, again and again. It counts words. `!error` in the prompt is an
 error of the model.
@@ -21,7 +22,7 @@ from fastchat.conversation import Conversation, get_conv_template
 from fastchat.serve import base_model_worker
 from fastchat.serve.base_model_worker import BaseModelWorker
 
-from tests.fastchat.model_worker_facts import CONTEXT_LENGTH
+from tests.upstream.fastchat.model_worker_facts import CONTEXT_LENGTH
 
 
 def tokenizer(text: str) -> SimpleNamespace:

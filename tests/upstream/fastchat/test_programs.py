@@ -5,7 +5,7 @@ import re
 import pytest
 
 from tests.acceptance.fleet import Fleet, RunningController, echo_text
-from tests.fastchat.programs import FastChat
+from tests.upstream.fastchat.programs import FastChat
 from tests.waiting import eventually_sync
 
 
@@ -32,7 +32,7 @@ def test_its_throughput_test_counts_the_words_of_every_answer(
 
 def test_its_test_message_prints_the_answer(controller: RunningController, fastchat: FastChat) -> None:
     arguments = ("--controller-address", controller.url, "--model-name", "m", "--message", "one two")
-    program = fastchat.start("tests.fastchat.without_torch", "fastchat.serve.test_message", *arguments)
+    program = fastchat.start("tests.upstream.without_torch", "fastchat.serve.test_message", *arguments)
 
     assert program.wait() == 0, program.output()
     # The words of the template that FastChat uses for models that it does not know, from the first one on.

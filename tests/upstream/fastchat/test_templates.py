@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from tests.fastchat.programs import FastChat
+from tests.upstream.fastchat.programs import FastChat
 from workers_shim.engines.http.prompt import Conversation, conversation_from, render
 
 LEFT_OUT = {"CHATGLM", "RWKV", "METAMATH", "YUAN2"}
@@ -14,7 +14,7 @@ LEFT_OUT = {"CHATGLM", "RWKV", "METAMATH", "YUAN2"}
 
 @pytest.fixture(scope="module")
 def templates(fastchat: FastChat) -> dict[str, Any]:
-    process = fastchat.start("tests.fastchat.templates")
+    process = fastchat.start("tests.upstream.fastchat.templates")
     assert process.wait() == 0, process.output()
     found: dict[str, Any] = json.loads(process.output())
     return found
