@@ -12,7 +12,6 @@ import random
 import statistics
 import sys
 import time
-from contextlib import AbstractContextManager
 from functools import partial
 
 import httpx
@@ -21,8 +20,8 @@ from msgspec import Struct
 from benchmarks.__main__ import machine
 from benchmarks.figures import percentile, show, table
 from benchmarks.processes import Processes, StartError
-from benchmarks.stack import PREFIX, has_workers, start_controller
-from broker_controller.local_broker import NoBrokerError, RunningBroker, local_broker, private_broker
+from benchmarks.stack import PREFIX, broker_of_run, has_workers, start_controller
+from broker_controller.local_broker import NoBrokerError
 from broker_controller.private_node import PrivateNodeError
 
 MODEL = "chat"
@@ -99,7 +98,7 @@ def converse(base: str, client: httpx.Client) -> list[Turn]:
 def measure(broker_url: str, method: str) -> list[Turn]:
     """With a controller and workers of its own, whose caches are empty. Raises: StartError."""
     with Processes() as processes, httpx.Client(timeout=REQUEST_TIMEOUT) as client:
-        base = start_controller(processes, broker_url, "--dispatch-method", method, "--first-token-timeout", "300")
+        base, _ = start_controller(processes, broker_url, "--dispatch-method", method, "--first-token-timeout", "300")
         for number, name in enumerate(WORKERS, 1):
             command = [sys.executable, "-m", "workers_shim", "llamacpp", "--model", MODEL, "--name", name]
             options = ["--slots", str(SLOTS), "--context-length", str(CONTEXT_LENGTH), "--log-level", "warning"]
@@ -126,11 +125,9 @@ def row(method: str, turns: list[Turn]) -> list[str]:
 
 def main() -> int:
     argparse.ArgumentParser(prog="python -m benchmarks.affinity", description=__doc__).parse_args()
-    given = os.environ.get("AMQP_URL")
-    chosen: AbstractContextManager[RunningBroker] = local_broker(given) if given else private_broker()
     before = os.getloadavg()[0]
     try:
-        with chosen as broker:
+        with broker_of_run() as broker:
             facts = machine(broker.describe())
             rows = [row(method, measure(broker.url, method)) for method in ("queue", "affinity")]
     except (NoBrokerError, PrivateNodeError, StartError, httpx.HTTPError, ValueError) as error:

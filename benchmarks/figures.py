@@ -33,7 +33,7 @@ def spread(values: Sequence[float]) -> Spread:
 
 
 def ratios(ours: Sequence[float], reference: Sequence[float]) -> Spread:
-    """Round by round, because two rounds that follow each other see the same noise of the machine."""
+    """Round by round, because those of one round see the same noise of the machine more than others."""
     return spread([a / b for a, b in zip(ours, reference, strict=True) if b])
 
 

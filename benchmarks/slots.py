@@ -6,10 +6,8 @@ models that compete for the same slots, consumers come and go, and this shows ho
 
 import argparse
 import asyncio
-import os
 import sys
 from collections import Counter
-from contextlib import AbstractContextManager
 from urllib.parse import urlsplit
 
 import msgspec
@@ -19,8 +17,7 @@ from benchmarks.figures import table
 from benchmarks.load import Load, run_round
 from benchmarks.method_counter import FROM_BROKER, FROM_CLIENT, CountingRelay, MethodCount
 from benchmarks.processes import Processes
-from benchmarks.stack import HOST, serves, start_controller, worker_command
-from broker_controller.local_broker import RunningBroker, local_broker, private_broker
+from benchmarks.stack import HOST, broker_of_run, serves, start_controller, worker_command
 
 _SHOWN = (
     (FROM_BROKER, "basic.deliver"),
@@ -92,11 +89,9 @@ def per_request(counts: Counter[MethodCount]) -> list[str]:
 
 def main() -> int:
     argparse.ArgumentParser(prog="python -m benchmarks.slots", description=__doc__).parse_args()
-    given = os.environ.get("AMQP_URL")
-    chosen: AbstractContextManager[RunningBroker] = local_broker(given) if given else private_broker()
     rows, failed = [], False
-    with chosen as broker, Processes() as processes:
-        base = start_controller(processes, broker.url)
+    with broker_of_run() as broker, Processes() as processes:
+        base, _ = start_controller(processes, broker.url)
         for case in CASES:
             counts = uvloop.run(count(case, broker.url, base))
             rows.append([case.title, *per_request(counts)])

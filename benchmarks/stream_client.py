@@ -11,8 +11,6 @@ from typing import cast
 
 import msgspec
 
-from benchmarks.answers import FIRST_CONTENT
-
 _LAST_CHUNK = b"\r\n0\r\n\r\n"
 _CONTENT_LENGTH = re.compile(rb"\r\ncontent-length:\s*(\d+)", re.IGNORECASE)
 
@@ -29,9 +27,13 @@ class Exchange(msgspec.Struct):
 
 
 class StreamConnection(asyncio.Protocol):
-    """Sends the same request `count` times, each as soon as the answer before it is whole."""
+    """Sends the same request `count` times, each as soon as the answer before it is whole.
 
-    def __init__(self) -> None:
+    `token`: what is in every part of an answer that carries text.
+    """
+
+    def __init__(self, token: re.Pattern[bytes]) -> None:
+        self._token = token
         loop = asyncio.get_running_loop()
         self.exchanges: list[Exchange] = []
         self.finished: asyncio.Future[None] = loop.create_future()
@@ -66,9 +68,9 @@ class StreamConnection(asyncio.Protocol):
         current.arrivals.append(now)
         if current.first_content is None:
             received = data if len(current.segments) == 1 else b"".join(current.segments)
-            if FIRST_CONTENT.search(received):
+            if self._token.search(received):
                 current.first_content = now
-            else:
+            if self._body_end is None:
                 self._note_length(received)
         self._tail = data[-7:] if len(data) >= 7 else (self._tail + data)[-7:]
         if self._tail == _LAST_CHUNK or self._body_end is not None:
@@ -92,7 +94,7 @@ class StreamConnection(asyncio.Protocol):
         self._transport.write(self._request)
 
     def _note_length(self, received: bytes) -> None:
-        """A response with a Content-Length is an error's answer; no last chunk shows its end."""
+        """A response with a Content-Length, an error's or one that is no stream, has no last chunk to show its end."""
         head, found, _ = received.partition(b"\r\n\r\n")
         length = _CONTENT_LENGTH.search(head) if found else None
         self._body_end = len(head) + 4 + int(length[1]) if length else None
