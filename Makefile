@@ -65,8 +65,9 @@ imports: setup ## check which package may import which
 	$(BIN)/lint-imports
 
 fuzz: export FUZZ_CASES := $(or $(FUZZ_CASES),10000)
+fuzz: export FUZZ_SEED := $(or $(SEED),$(shell date +%Y%m%d))
 fuzz: export GARBAGE_SECONDS := $(or $(GARBAGE_SECONDS),60)
-fuzz: setup ## ask the HTTP API 10,000 odd things, and put garbage into every queue for a minute
+fuzz: setup ## ask the HTTP API 10,000 odd things (SEED=…), and put garbage into every queue for a minute
 	$(BIN)/pytest -s tests/acceptance/test_http_fuzz.py tests/acceptance/test_raw_http.py tests/faults/test_garbage.py
 
 test-compose: setup ## start compose/ in Docker, test it, and remove it
