@@ -20,6 +20,13 @@ class Presence(Enum):
 class Contact:
     """With one worker, since it started the request."""
 
+    __slots__ = (
+        "_lost_at",
+        "last_progress",
+        "left_in_order",
+        "presence",
+    )
+
     def __init__(self, watched: float) -> None:
         self.presence = Presence.SURE
         self.left_in_order = False

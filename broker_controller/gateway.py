@@ -260,6 +260,7 @@ class Gateway:
         self._for_each(self.streams.values(), lambda stream: self._sweep_one(stream, now, watched, glance))
 
     def _sweep_one(self, stream: GenerationStream, now: float, watched: float, glance: Glance) -> None:
+        stream.look(now)
         life = stream.life
         if stream.paused or not expects_progress(self._requests[life.stream], self._registry.get(life.worker)):
             life.note_progress(watched)

@@ -24,6 +24,38 @@ from broker_wire.messages import Ask, Cancel, Failed, FailureKind, Go, Resend, R
 class RequestLife:
     """One request. Every method returns what is to be done now, in order."""
 
+    __slots__ = (
+        "_contact",
+        "_engine_retries",
+        "_held",
+        "_hold_until",
+        "_limits",
+        "_patience",
+        "_strikes",
+        "_suspicion",
+        "_upstream_deaths",
+        "_was_nacked",
+        "accepted",
+        "answer",
+        "attempt",
+        "controller",
+        "copy",
+        "deadline",
+        "instance",
+        "model",
+        "moves",
+        "place",
+        "request_id",
+        "resume",
+        "stage",
+        "started_at",
+        "stream",
+        "submitted_at",
+        "target",
+        "why_moved",
+        "worker",
+    )
+
     def __init__(
         self,
         *,

@@ -34,6 +34,16 @@ class Due(Enum):
 class Patience:
     """The clocks of one wait."""
 
+    __slots__ = (
+        "_again_at",
+        "_factor",
+        "_is_refused",
+        "_limits",
+        "_returned_since",
+        "_taken_since",
+        "_without_worker_since",
+    )
+
     def __init__(self, limits: Limits) -> None:
         self._limits = limits
         self._is_refused = False

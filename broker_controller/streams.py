@@ -5,6 +5,7 @@ that has come since in one go: one write a stream and tick.
 """
 
 import asyncio
+import time
 from collections.abc import Callable, Iterable, Sequence
 
 from msgspec import Struct
@@ -45,6 +46,23 @@ class StartInfo(Struct, frozen=True):
 class GenerationStream:
     """The answer to one request. Not thread-safe: it belongs to the gateway's loop."""
 
+    __slots__ = (
+        "_ended",
+        "_error",
+        "_items",
+        "_on_cancel",
+        "_on_flow",
+        "_paused",
+        "_unread",
+        "_waiter",
+        "_waits_until",
+        "gap_since",
+        "kept_bytes",
+        "life",
+        "outlook",
+        "was_paused",
+    )
+
     def __init__(
         self,
         life: RequestLife,
@@ -68,6 +86,7 @@ class GenerationStream:
         self._error: ServiceError | None = None
         self._ended = False
         self._waiter: asyncio.Future[bool] | None = None
+        self._waits_until: float | None = None
 
     # --- for whoever waits for the answer
 
@@ -95,7 +114,7 @@ class GenerationStream:
         return (self._ended or self._error is not None) and not self._items
 
     async def wait_started(self, timeout: float) -> bool:
-        """Wait until a worker has begun; False after `timeout` seconds.
+        """Wait until a worker has begun; False after `timeout` seconds, as precisely as `look` is called.
 
         Raises: ServiceError when it was refused, or failed before the first chunk.
         """
@@ -106,7 +125,7 @@ class GenerationStream:
                 raise self._error
             if self.life.started_at is not None:
                 return True
-            if not await self._wait_for_news(timeout):
+            if not await self._news(timeout):
                 return False
 
     def take(self) -> list[Item]:
@@ -123,7 +142,8 @@ class GenerationStream:
     async def wait(self, timeout: float | None = None) -> bool:
         """Wait until there is something to take; True at once when it has ended.
 
-        False after `timeout` seconds, or before, when there is news of its worker and nothing to take.
+        False after `timeout` seconds, as precisely as `look` is called, or before, when there is news of its worker and
+        nothing to take.
 
         Raises: ServiceError when it failed, after all that came before was taken.
         """
@@ -132,7 +152,7 @@ class GenerationStream:
                 raise self._error
             if self._ended:
                 return True
-            if not await self._wait_for_news(timeout):
+            if not await self._news(timeout):
                 return False
         return True
 
@@ -194,19 +214,14 @@ class GenerationStream:
         """The gateway has nothing more to do with it."""
         return self.life.stage is Stage.OVER
 
-    async def _wait_for_news(self, timeout: float | None) -> bool:
-        loop = asyncio.get_running_loop()
-        waiter = self._waiter = loop.create_future()
-        timer = None if timeout is None else loop.call_later(timeout, _set_unless_done, waiter, False)
-        try:
-            came: bool = await waiter
-            return came
-        finally:
-            self._waiter = None
-            if timer is not None:
-                timer.cancel()
+    def look(self, now: float) -> None:
+        """Let whoever has waited long enough by now (seconds, monotonic) come back: a timer a wait would cost more than
+        the rest of it."""
+        if self._waits_until is not None and now >= self._waits_until:
+            self.notice()
 
-
-def _set_unless_done(waiter: "asyncio.Future[bool]", result: bool) -> None:
-    if not waiter.done():
-        waiter.set_result(result)
+    def _news(self, timeout: float | None) -> "asyncio.Future[bool]":
+        waiter: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
+        self._waiter = waiter
+        self._waits_until = None if timeout is None else time.monotonic() + timeout
+        return waiter

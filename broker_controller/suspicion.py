@@ -19,6 +19,14 @@ MARGIN = 0.75
 class Suspicion:
     """What is known against one request. A method that returns True says: it has killed as many as it may."""
 
+    __slots__ = (
+        "_deaths",
+        "_doubtful",
+        "_killed",
+        "_max_kills",
+        "_runs_since",
+    )
+
     def __init__(self, max_kills: int) -> None:
         self._max_kills = max_kills
         self._killed: dict[str, str] = {}

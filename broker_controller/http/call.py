@@ -5,14 +5,15 @@ on this instead. Used by `routes` and every surface; it knows no protocol above 
 """
 
 import asyncio
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable
+from types import TracebackType
 from typing import Any, cast
 
 import msgspec
 from starlette.types import Receive, Scope, Send
 
 from broker_controller.errors import BadRequestError, RequestTooLargeError, Subject
+from broker_controller.http.client import Client
 
 Header = tuple[bytes, bytes]
 
@@ -31,16 +32,18 @@ class Call:
     """One request.
 
     Attributes:
+        client: who asks.
         request_id: the client's `X-Request-Id`, or ours.
         subject: what an error of it is about, as far as the surface knows by now.
         started: a status was sent.
     """
 
-    __slots__ = ("_send", "receive", "request_id", "scope", "started", "subject")
+    __slots__ = ("_send", "client", "receive", "request_id", "scope", "started", "subject")
 
     def __init__(self, scope: Scope, receive: Receive, send: Send) -> None:
         self.scope = scope
         self.receive = receive
+        self.client: Client = scope["state"]["client"]
         self.request_id: str = scope["state"]["request_id"]
         self.subject = Subject(self.request_id)
         self.started = False
@@ -78,6 +81,8 @@ class Call:
         Raises: RequestTooLargeError, BadRequestError, ClientLeftError.
         """
         self._check_announced_size(limit)
+        if self.client.sent_all:
+            return await self._receive_body(limit, count)
         try:
             async with asyncio.timeout(BODY_TIMEOUT):
                 return await self._receive_body(limit, count)
@@ -127,32 +132,32 @@ class Call:
             if not message.get("more_body", False):
                 return parts[0] if len(parts) == 1 else b"".join(parts)
 
-    @contextmanager
-    def ended_by_client(self) -> Iterator[None]:
-        """What runs inside ends, quietly, when the client leaves. The request's body has to be read before."""
-        task = cast("asyncio.Task[object]", asyncio.current_task())
-        left = False
 
-        def leave(_: "asyncio.Task[None]") -> None:
-            nonlocal left
-            left = True
-            task.cancel()
+class EndedByClient:
+    """What runs inside ends, quietly, when the client leaves."""
 
-        watch = asyncio.create_task(self._client_leaves())
-        watch.add_done_callback(leave)
-        try:
-            yield
-        except asyncio.CancelledError:
-            if not left:
-                raise
-            task.uncancel()
-        finally:
-            watch.remove_done_callback(leave)
-            watch.cancel()
+    __slots__ = ("_client", "_left", "_task")
 
-    async def _client_leaves(self) -> None:
-        while (await self.receive())["type"] != "http.disconnect":
-            pass
+    def __init__(self, client: Client) -> None:
+        self._client = client
+        self._left = False
+        self._task = cast("asyncio.Task[object]", asyncio.current_task())
+
+    def __enter__(self) -> None:
+        self._client.on_left = self._leave
+        if self._client.left:
+            self._leave()
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None) -> bool:
+        self._client.on_left = None
+        if not self._left or kind is not asyncio.CancelledError:
+            return False
+        self._task.uncancel()
+        return True
+
+    def _leave(self) -> None:
+        self._left = True
+        self._task.cancel()
 
 
 def _too_large(size: int, limit: int) -> RequestTooLargeError:

@@ -5,11 +5,15 @@ Used by `server` alone. Bodies have bounds of their own, in `call`.
 """
 
 import asyncio
+import time
+from collections.abc import Set
 from typing import Any
 
 import httptools
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
+from broker_controller.http.client import Client
+from broker_controller.http.flow import Flow, Pipeline, Signal
 from broker_controller.http.unsent import UnsentWatch
 
 MAX_HEAD_BYTES = 64 * 1024
@@ -19,6 +23,9 @@ HEAD_TIMEOUT = 60.0
 """Seconds in which the head of a request has to be here, from the connection's or the request's first byte on."""
 LINGER = 30.0
 """Seconds for which a client that still sends can read the answer that it got before its request's end. As nginx's."""
+LOOK_INTERVAL = 5.0
+"""Seconds between two looks at all connections: so much later than these bounds it may be. A timer for each connection
+would cost each request two, and each open stream 1 KB."""
 
 _TOO_LARGE = (
     b"HTTP/1.1 431 Request Header Fields Too Large\r\n"
@@ -39,12 +46,28 @@ class RefusedHeadError(Exception):
 class BoundedConnection(HttpToolsProtocol):
     """Closes a connection whose request's head never ends, or whose request was answered before its end."""
 
+    __slots__ = (
+        "_answered",
+        "_client",
+        "_head_bytes",
+        "_head_since",
+        "_keeps_alive",
+        "_linger_timer",
+        "_refused",
+        "_request_ended",
+        "_unsent",
+    )
+    # Beside the dictionary of uvicorn's: with more names in it than 30 it would not be shared any more, and be 1.5 KB.
+
     def __init__(self, *arguments: Any, **options: Any) -> None:
         super().__init__(*arguments, **options)
+        self.pipeline = Pipeline()  # type: ignore[assignment]  # all that is used of a deque
+        self._client = Client()
         self._head_bytes = 0
         self._request_ended = False
         """Whether one ended in the read that is parsed: how much of the read is the next one's head is not known."""
-        self._head_timer: asyncio.TimerHandle | None = None
+        self._head_since: float | None = None
+        """When the head began that is not complete yet."""
         self._answered: RequestResponseCycle | None = None
         """The request that was begun with last. `cycle` is the one that came last, and may wait behind it."""
         self._refused = False
@@ -57,27 +80,34 @@ class BoundedConnection(HttpToolsProtocol):
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """A client is there, and may not stay without a request."""
         super().connection_made(transport)
-        self._unsent = UnsentWatch(self.loop, transport, self._streams)
-        self._head_timer = self.loop.call_later(HEAD_TIMEOUT, self._give_up)
+        self.flow = Flow(transport)  # type: ignore[assignment]  # all that is used of one
+        self._head_since = time.monotonic()
+        self._unsent = UnsentWatch(transport, self._client, self._head_since)
 
     def connection_lost(self, exc: Exception | None) -> None:
         """It has gone."""
         self._end_head()
         if self._linger_timer is not None:
             self._linger_timer.cancel()
-        if self._unsent is not None:
-            self._unsent.end()
         super().connection_lost(exc)
+        self._client.leave()
         # No circle of references may keep it: the collector of such seldom runs.
         self._unsent = None
         if self.cycle is not None:
             self.cycle.transport = self.transport
 
+    def look(self, now: float) -> None:
+        """Whether any bound of time is passed."""
+        if self._head_since is not None and now - self._head_since >= HEAD_TIMEOUT:
+            self._give_up(now)
+        if self._unsent is not None:
+            self._unsent.look(now)
+
     def on_message_begin(self) -> None:
         """The first byte of a request."""
         super().on_message_begin()
-        if self._head_timer is None:
-            self._head_timer = self.loop.call_later(HEAD_TIMEOUT, self._give_up)
+        if self._head_since is None:
+            self._head_since = time.monotonic()
 
     def on_headers_complete(self) -> None:
         """What follows is the body: what is answered before its end is the connection's last answer."""
@@ -87,7 +117,10 @@ class BoundedConnection(HttpToolsProtocol):
             return  # `_feed` comes again with the same head
         self._end_head()
         self._refuse_two_readings()
+        self._client.sent_all = False
+        self.scope["state"]["client"] = self._client
         super().on_headers_complete()
+        self.cycle.message_event = Signal()  # type: ignore[assignment]  # all that is used of one
         if self._answered is None or self._answered.response_complete:
             self._answered = self.cycle
         self._keeps_alive = self.cycle.keep_alive
@@ -101,6 +134,7 @@ class BoundedConnection(HttpToolsProtocol):
             return
         cycle = self.cycle
         cycle.transport = self.transport
+        self._client.sent_all = True
         if not cycle.response_started:
             cycle.keep_alive = self._keeps_alive
         super().on_message_complete()
@@ -115,9 +149,9 @@ class BoundedConnection(HttpToolsProtocol):
         """Counted afterwards, when it is known whether the head has ended within it."""
         if self._refused or self._linger_timer is not None:
             return
-        if self._head_timer is None and self.cycle is not None and self.cycle.response_complete:
+        if self._head_since is None and self.cycle is not None and self.cycle.response_complete:
             # Of a next request. Line breaks before it are none of it for the parser, which says nothing of them.
-            self._head_timer = self.loop.call_later(HEAD_TIMEOUT, self._give_up)
+            self._head_since = time.monotonic()
         self._unset_keepalive_if_required()
         self._request_ended = False
         try:
@@ -126,7 +160,7 @@ class BoundedConnection(HttpToolsProtocol):
             self.logger.warning("no HTTP, connection closed reason=%s", error.__context__ or error)
             self._refuse(_NO_HTTP)
             return
-        if self._head_timer is not None and not self._request_ended:
+        if self._head_since is not None and not self._request_ended:
             self._head_bytes += len(data)
             if self._head_bytes > MAX_HEAD_BYTES:
                 self._refuse(_TOO_LARGE)
@@ -146,10 +180,6 @@ class BoundedConnection(HttpToolsProtocol):
         """Whoever has had the time to read his last answer, and did not, is not waited for."""
         if self.transport.is_closing():
             self.transport.abort()
-
-    def _streams(self) -> bool:
-        cycle = self._answered
-        return cycle is not None and bool(cycle.chunked_encoding) and not cycle.response_complete
 
     def _refuse(self, answer: bytes) -> None:
         """Parse no more. Requests that came in whole before are answered first, and then no other bytes are sent."""
@@ -209,18 +239,25 @@ class BoundedConnection(HttpToolsProtocol):
         if hosts > 1:
             raise RefusedHeadError("more than one Host")
 
-    def _give_up(self) -> None:
+    def _give_up(self, now: float) -> None:
         if self.cycle is None or self.cycle.response_complete:
             self.transport.close()
         else:
             # Half of a next request came early: the answer to the last one is not cut off for that.
-            self._head_timer = self.loop.call_later(HEAD_TIMEOUT, self._give_up)
+            self._head_since = now
 
     def _end_head(self) -> None:
         self._head_bytes = 0
-        if self._head_timer is not None:
-            self._head_timer.cancel()
-            self._head_timer = None
+        self._head_since = None
+
+
+async def look_after(connections: Set[Any]) -> None:
+    """Look at the bounds of time of all these `BoundedConnection`s, until it is cancelled."""
+    while True:
+        await asyncio.sleep(LOOK_INTERVAL)
+        now = time.monotonic()
+        for connection in list(connections):
+            connection.look(now)
 
 
 class _Unread:

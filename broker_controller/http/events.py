@@ -38,9 +38,10 @@ class EventWriter(CommentWriter):
         self._tail = b'],"usage":null}\n\n' if include_usage else b"]}\n\n"
         self._before_text = self._head + b'{"index":0,' + shape.before
         self._after_text = shape.after + b',"finish_reason":null}' + self._tail
-        self._open: set[int] = set()
-        """Choices that have begun and not ended."""
-        self._ended: set[int] = set()
+        # Lists: of one choice they are a third of what sets are.
+        self._open: list[int] = []
+        """Choices that have begun."""
+        self._ended: list[int] = []
         self._foreign: ForeignChunks | None = None
         """The engine writes the chunks itself: role, end and usage are in its own."""
 
@@ -66,7 +67,7 @@ class EventWriter(CommentWriter):
         return b"data: " + openai_error(error) + b"\n\n" + DONE
 
     def _begin(self, index: int, parts: list[bytes]) -> None:
-        self._open.add(index)
+        self._open.append(index)
         if self._shape.opening:
             parts.append(self._event(index, self._shape.opening, None, None))
 
@@ -85,7 +86,7 @@ class EventWriter(CommentWriter):
         content = self._shape.before + _encode(piece.text) + self._shape.after if piece.text else self._shape.empty
         parts.append(self._event(piece.index, content, piece.logprobs, piece.finish_reason))
         if piece.finish_reason is not None:
-            self._ended.add(piece.index)
+            self._ended.append(piece.index)
 
     def _add_end(self, end: End, parts: list[bytes]) -> None:
         if self._foreign is not None:
@@ -97,7 +98,7 @@ class EventWriter(CommentWriter):
         else:
             if 0 not in self._open:
                 self._begin(0, parts)
-            unended = sorted(self._open - self._ended)
+            unended = sorted(set(self._open) - set(self._ended))
             parts += [self._event(index, self._shape.empty, None, end.finish_reason) for index in unended]
             if self._include_usage and end.usage is not None:
                 parts.append(self._counts(end.usage))

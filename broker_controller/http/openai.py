@@ -38,7 +38,9 @@ class Surface(Struct, frozen=True):
         asked, stream = await self.services.take(call, self.read, self.operation)
         if asked.stream:
             include_usage = asked.stream_options is not None and asked.stream_options.include_usage is True
-            await stream_answer(call, stream, EventWriter(self.shape, asked.model, include_usage=include_usage))
+            writer = EventWriter(self.shape, asked.model, include_usage=include_usage)
+            del asked  # not to be kept for as long as the stream is open
+            await stream_answer(call, stream, writer)
         else:
             await whole_answer(call, stream, partial(assemble, self.shape, asked.model))
 

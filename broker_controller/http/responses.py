@@ -9,7 +9,7 @@ from msgspec import Struct
 
 from broker_controller.errors import NOT_QUEUED, BadRequestError, ResponseNotFoundError, Subject
 from broker_controller.http.bodies import BodyReader, check_model
-from broker_controller.http.call import Call
+from broker_controller.http.call import Call, EndedByClient
 from broker_controller.http.documentation import responses as docs
 from broker_controller.http.errors import openai_style
 from broker_controller.http.openai import TAG
@@ -137,7 +137,7 @@ class _Responses(Struct, frozen=True):
         """Events after this number, as they come, until the end."""
         reading = Reading(kept)
         number = after
-        with call.ended_by_client(), Follower(kept) as follower:
+        with EndedByClient(call.client), Follower(kept) as follower:
             await call.start(200, [(b"content-type", ResponseWriter.content_type), *STREAM_HEADERS])
             while not reading.over and not kept.forgotten:
                 events = [event for event in reading.news() if event["sequence_number"] > after]

@@ -18,7 +18,7 @@ import uvicorn
 from starlette.types import ASGIApp
 
 from broker_controller.gateway import Gateway
-from broker_controller.http.connection import BoundedConnection
+from broker_controller.http.connection import BoundedConnection, look_after
 from broker_controller.http.last_requests import LINGER, Connection, accept_waiting, let_them_ask
 
 _log = logging.getLogger(__name__)
@@ -107,6 +107,7 @@ class Server(uvicorn.Server):
         config = uvicorn.Config(
             app,
             loop="uvloop",
+            interface="asgi3",
             http=BoundedConnection,
             ws="none",
             lifespan="on",
@@ -131,6 +132,7 @@ class Server(uvicorn.Server):
         self._leave_until: float | None = None
         self._handshakes: list[asyncio.Task[None]] = []
         """With those who had connected when the port closed, and were not accepted yet."""
+        self._look_after: asyncio.Task[None] | None = None
 
     def leave(self) -> None:
         """Stop serving, in order; asked for a second time, at once."""
@@ -168,6 +170,11 @@ class Server(uvicorn.Server):
                 loop.remove_signal_handler(number)
                 signal.signal(number, handler)
 
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """As uvicorn's; from now on connections are looked after."""
+        await super().startup(sockets)
+        self._look_after = asyncio.create_task(look_after(self.server_state.connections))
+
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         """As uvicorn's; but who is connected may ask once more, and what outlasts the time to drain is told so."""
         self._gateway.door.leave()
@@ -181,6 +188,12 @@ class Server(uvicorn.Server):
             await super().shutdown(sockets)
         finally:
             timer.cancel()
+            await self._end_look_after()
+
+    async def _end_look_after(self) -> None:
+        if self._look_after is not None:
+            self._look_after.cancel()
+            await asyncio.wait([self._look_after])
 
     async def _close_port(self, sockets: list[socket.socket]) -> None:
         waiting = accept_waiting(sockets)

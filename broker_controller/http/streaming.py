@@ -5,18 +5,14 @@ happens to every chunk of every client is here, and in the writers.
 """
 
 import asyncio
-import logging
-import time
 from collections.abc import Awaitable, Callable, Sequence
 
 from broker_controller.errors import ServiceError
 from broker_controller.http.answer_writer import AnswerWriter, SideNotes
-from broker_controller.http.call import Call, Header
+from broker_controller.http.call import Call, EndedByClient, Header
 from broker_controller.http.origin import start_headers
 from broker_controller.streams import GenerationStream, one_by_one
 from broker_wire.messages import End, Piece
-
-_log = logging.getLogger(__name__)
 
 KEEPALIVE_INTERVAL = 5.0
 """Seconds without a chunk after which a client hears that its answer still lives. LLaVA's clients wait for 10."""
@@ -44,28 +40,23 @@ async def stream_answer(call: Call, stream: GenerationStream, writer: AnswerWrit
 
     Raises: ServiceError, if the request failed before a status was sent.
     """
+    call.client.read_until = stream.life.deadline + LAST_READ
     try:
-        async with asyncio.timeout(max(0.0, stream.life.deadline - time.monotonic()) + LAST_READ):
-            await _stream(call, stream, writer, on_end)
-    except TimeoutError:
-        _log.warning("connection given up, its client does not read request=%s", call.request_id)
+        with EndedByClient(call.client):
+            waits = not await stream.wait_started(writer.hold)
+            notes = SideNotes(stream, writer)
+            await call.start(200, [(b"content-type", writer.content_type), *STREAM_HEADERS, *start_headers(stream)])
+            if waits:
+                await call.write(notes.now())
+            try:
+                await _write_chunks(call, stream, writer, notes, on_end)
+            except ServiceError as error:
+                data = notes.last() + writer.fail(error.about(stream.life.subject))
+                await on_end()
+                await call.write(data, last=True)
     finally:
+        call.client.read_until = None
         stream.cancel()
-
-
-async def _stream(call: Call, stream: GenerationStream, writer: AnswerWriter, on_end: OnEnd) -> None:
-    with call.ended_by_client():
-        waits = not await stream.wait_started(writer.hold)
-        notes = SideNotes(stream, writer)
-        await call.start(200, [(b"content-type", writer.content_type), *STREAM_HEADERS, *start_headers(stream)])
-        if waits:
-            await call.write(notes.now())
-        try:
-            await _write_chunks(call, stream, writer, notes, on_end)
-        except ServiceError as error:
-            data = notes.last() + writer.fail(error.about(stream.life.subject))
-            await on_end()
-            await call.write(data, last=True)
 
 
 async def _write_chunks(
@@ -77,15 +68,17 @@ async def _write_chunks(
             await call.write(notes.now())
             continue
         items = stream.take()
-        last = type(items[-1]) is End
-        data = notes.last() + writer.encode(items) if last else writer.encode(items)
-        if last:
+        if type(items[-1]) is End:
+            data = notes.last() + writer.encode(items)
             await on_end()
-        await call.write(data, last=last)
-        if last:
+            await call.write(data, last=True)
             return
+        data = writer.encode(items)
+        await call.write(data)
         if rate is not None and (rest := len(data) / rate) > MIN_REST:
             await asyncio.sleep(rest)
+        # An open stream spends its time in `wait`: it is not to keep its last chunk for so long.
+        del items, data
 
 
 async def whole_answer(
@@ -100,7 +93,7 @@ async def whole_answer(
     """
     items: list[str | Piece | End] = []
     try:
-        with call.ended_by_client():
+        with EndedByClient(call.client):
             while not (items and type(items[-1]) is End):
                 await stream.wait()
                 items += one_by_one(stream.take())

@@ -18,6 +18,7 @@ from broker_controller.controller import Controller
 from broker_controller.decisions import Limits, Place
 from broker_controller.errors import ResponseNotFoundError, ServiceError
 from broker_controller.http.app import create_app
+from broker_controller.http.client import Client
 from broker_controller.http.services import Services
 from broker_controller.lifecycle import RequestLife
 from broker_controller.request_sender import Submission
@@ -30,6 +31,8 @@ from broker_wire.messages import Announce, Ask, Begun, Created, End, ModelCard, 
 
 WITHIN = 10.0
 """Seconds that a test waits for what has to come."""
+TICK = 0.005
+"""Seconds between two looks at the clock, where a gateway takes half a second."""
 
 
 class PlayedStream:
@@ -50,6 +53,12 @@ class PlayedStream:
             limits=Limits(),
         )
         self.real = GenerationStream(self.life, on_cancel=lambda _: self.cancelled.set(), on_flow=lambda *_: None)
+        self._clock = asyncio.create_task(self._tick())
+
+    async def _tick(self) -> None:
+        while not (self.real.finished or self.cancelled.is_set()):
+            await asyncio.sleep(TICK)
+            self.real.look(time.monotonic())
 
     def start(self, worker: str = "w1") -> Self:
         now = time.monotonic()
@@ -268,6 +277,7 @@ class Answer:
         """Whether the client takes what is sent to it."""
         self._start: dict[str, Any] | None = None
         self._news = asyncio.Event()
+        self.client = Client()
         self._left = asyncio.Event()
         self._to_send = body if isinstance(body, bytes) else b"" if body is None else json.dumps(body).encode()
         self._sent = False
@@ -288,7 +298,7 @@ class Answer:
                     "headers": [(name.encode(), value.encode("latin-1")) for name, value in sent_headers.items()],
                     "client": ("192.0.2.1", 4711),
                     "server": ("127.0.0.1", 21001),
-                    "state": {},
+                    "state": {"client": self.client},
                 },
                 self._receive,
                 self._send,
@@ -355,4 +365,5 @@ class Answer:
     async def leave(self) -> None:
         """The client goes away; the application has to come to an end without an error."""
         self._left.set()
+        self.client.leave()
         await asyncio.wait_for(self._task, WITHIN)

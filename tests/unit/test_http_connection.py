@@ -10,7 +10,7 @@ import uvicorn
 from uvicorn.server import ServerState
 
 from broker_controller.http import call, connection
-from broker_controller.http.connection import BoundedConnection
+from broker_controller.http.connection import BoundedConnection, look_after
 from tests.unit.http_double import World
 from tests.waiting import eventually
 
@@ -30,10 +30,16 @@ async def state() -> ServerState:
 
 
 @pytest.fixture
+def hasty(monkeypatch: pytest.MonkeyPatch) -> None:
+    for bound in ("HEAD_TIMEOUT", "LOOK_INTERVAL"):
+        monkeypatch.setattr(connection, bound, SOON)
+
+
+@pytest.fixture
 async def connect(state: ServerState) -> AsyncIterator[Connect]:
     """The application on a real socket, where bodies may have LIMIT bytes."""
     app = World(max_body_bytes=LIMIT).app
-    config = uvicorn.Config(app, http=BoundedConnection, log_config=None, lifespan="off", ws="none")
+    config = uvicorn.Config(app, interface="asgi3", http=BoundedConnection, log_config=None, lifespan="off", ws="none")
     config.load()
 
     def serve() -> BoundedConnection:
@@ -47,10 +53,12 @@ async def connect(state: ServerState) -> AsyncIterator[Connect]:
         return reader, writer
 
     async with await asyncio.get_running_loop().create_server(serve, "127.0.0.1", 0) as server:
+        watch = asyncio.create_task(look_after(state.connections))
         yield open_one
         for client in clients:
             client.close()
         await eventually(lambda: not state.connections)
+        watch.cancel()
 
 
 async def all_of(reader: asyncio.StreamReader) -> bytes:
@@ -68,19 +76,13 @@ async def trickle(writer: asyncio.StreamWriter, state: ServerState, byte: bytes)
 
 
 @pytest.mark.parametrize("sent", [b"", REQUEST[:20], REQUEST + REQUEST[:20]], ids=["nothing", "half", "one and a half"])
-async def test_a_client_that_does_not_go_on_is_left(
-    connect: Connect, sent: bytes, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(connection, "HEAD_TIMEOUT", SOON)
+async def test_a_client_that_does_not_go_on_is_left(hasty: None, connect: Connect, sent: bytes) -> None:
     reader, writer = await connect()
     writer.write(sent)
     assert (await all_of(reader)).endswith(b'"success"') is sent.startswith(REQUEST)
 
 
-async def test_line_breaks_for_ever_are_no_request(
-    connect: Connect, state: ServerState, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(connection, "HEAD_TIMEOUT", SOON)
+async def test_line_breaks_for_ever_are_no_request(hasty: None, connect: Connect, state: ServerState) -> None:
     reader, writer = await connect()
     writer.write(REQUEST)
     await asyncio.wait_for(reader.readuntil(b"success"), WITHIN)

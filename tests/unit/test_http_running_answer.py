@@ -4,6 +4,7 @@ On uvloop, as in production: what a transport does with unsent bytes is its own.
 """
 
 import asyncio
+import time
 from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import asynccontextmanager
 from typing import Any
@@ -15,7 +16,7 @@ from starlette.types import Receive, Scope, Send
 from uvicorn.server import ServerState
 
 from broker_controller.http import connection, unsent
-from broker_controller.http.connection import BoundedConnection
+from broker_controller.http.connection import BoundedConnection, look_after
 from broker_controller.http.unsent import UnsentWatch
 from tests.waiting import eventually
 
@@ -35,12 +36,15 @@ class Application:
 
     def __init__(self) -> None:
         self.may_end = asyncio.Event()
+        self.seconds = WITHIN
+        """That a stream has to be read in."""
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """ASGI's."""
         await send({"type": "http.response.start", "status": 200, "headers": self._headers(scope["path"])})
         if scope["path"] != "/whole":
             first = b"first," if scope["path"] == "/stream" else b"a" * LARGE
+            scope["state"]["client"].read_until = time.monotonic() + self.seconds
             await send({"type": "http.response.body", "body": first, "more_body": True})
             await self.may_end.wait()
             await send({"type": "http.response.body", "body": b"last"})
@@ -81,9 +85,11 @@ async def scene() -> AsyncIterator[Scene]:
 
     async with await asyncio.get_running_loop().create_server(serve, "127.0.0.1", 0) as server:
         reader, writer = await asyncio.open_connection(*server.sockets[0].getsockname())
+        watch = asyncio.create_task(look_after(state.connections))
         yield Scene(application, state, reader, writer)
         writer.close()
         await eventually(lambda: not state.connections)
+        watch.cancel()
 
 
 def on_uvloop(test: Callable[[], Coroutine[Any, Any, None]]) -> None:
@@ -93,7 +99,8 @@ def on_uvloop(test: Callable[[], Coroutine[Any, Any, None]]) -> None:
 
 @pytest.fixture
 def hasty(monkeypatch: pytest.MonkeyPatch) -> None:
-    for bound in ("CLOSED_WITHIN", "READ_WITHIN", "LOOK_INTERVAL"):
+    monkeypatch.setattr(connection, "LOOK_INTERVAL", SOON)
+    for bound in ("CLOSED_WITHIN", "READ_WITHIN"):
         monkeypatch.setattr(unsent, bound, SOON)
 
 
@@ -114,14 +121,14 @@ def test_a_client_that_never_reads_its_answer_is_given_up(requests: bytes) -> No
 @pytest.mark.usefixtures("hasty")
 def test_a_client_that_does_not_read_a_stream_has_the_time_of_the_stream(monkeypatch: pytest.MonkeyPatch) -> None:
     looks = 0
-    look = UnsentWatch._look
+    look = UnsentWatch.look
 
-    def count(watch: UnsentWatch) -> None:
+    def count(watch: UnsentWatch, now: float) -> None:
         nonlocal looks
         looks += 1
-        look(watch)
+        look(watch, now)
 
-    monkeypatch.setattr(UnsentWatch, "_look", count)
+    monkeypatch.setattr(UnsentWatch, "look", count)
 
     async def test() -> None:
         async with scene() as one:
@@ -131,6 +138,18 @@ def test_a_client_that_does_not_read_a_stream_has_the_time_of_the_stream(monkeyp
             received = b""
             while not received.endswith(b"last\r\n0\r\n\r\n"):
                 received = received[-20:] + await asyncio.wait_for(one.reader.read(2**20), WITHIN)
+
+    on_uvloop(test)
+
+
+@pytest.mark.usefixtures("hasty")
+def test_a_client_that_does_not_read_a_stream_in_its_time_is_given_up() -> None:
+    async def test() -> None:
+        async with scene() as one:
+            one.application.seconds = SOON
+            one.writer.write(FLOOD)
+            await eventually(lambda: not one.state.connections)
+            one.application.may_end.set()
 
     on_uvloop(test)
 
