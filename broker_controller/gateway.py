@@ -77,6 +77,9 @@ class Gateway:
         self._requests: dict[int, Submission] = {}
         self._orders = Orders(controller_id, links)
         self._slow_readers = SlowReaders(controller_id, links)
+        # One object for all streams: looked up on `self`, a method is a new one each time.
+        self._on_cancel = self._cancel
+        self._on_flow = self._slow_readers.set_flow
         self._whereabouts: Whereabouts[int] = Whereabouts()
         self.watched = watched
         """The clock for stalls, grace and expiry."""
@@ -112,7 +115,7 @@ class Gateway:
             resume=submission.resume,
         )
         life.answer.preload(submission.had)
-        stream = GenerationStream(life, on_cancel=self._cancel, on_flow=self._slow_readers.set_flow)
+        stream = GenerationStream(life, on_cancel=self._on_cancel, on_flow=self._on_flow)
         self.inflight.on_taken(stream, len(submission.body) + life.answer.size)
         self._requests[number] = submission
         self.streams[number] = stream

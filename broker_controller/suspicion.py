@@ -8,12 +8,20 @@ long. Charged is only the one that was apart when its worker died, and had begun
 has the news of it, so that one which still waited there for another one is known as well.
 """
 
+from collections.abc import Mapping
+from types import MappingProxyType
+from typing import Any, TypeVar
+
+ValueT = TypeVar("ValueT")
+
 FIRST_APART = 2.0
 MAX_APART = 60.0
 OBITUARY_DELAY = 2.0
 """An obituary may be so much behind the redelivery that the same death caused."""
 MARGIN = 0.75
 """Of the time apart: the worker counts from its start, and we from the news of it, so the two must not meet."""
+
+_NONE: Mapping[str, Any] = MappingProxyType({})
 
 
 class Suspicion:
@@ -29,12 +37,13 @@ class Suspicion:
 
     def __init__(self, max_kills: int) -> None:
         self._max_kills = max_kills
-        self._killed: dict[str, str] = {}
+        # Not written to but replaced: of nearly all requests they stay these two, which are one for all.
+        self._killed: Mapping[str, str] = _NONE
         """Names of the workers that are charged to it, by instance."""
         self._deaths = 0
         self._runs_since: float | None = None
         """None: it may run, and has not said that it does."""
-        self._doubtful: dict[str, tuple[float, str, bool]] = {}
+        self._doubtful: Mapping[str, tuple[float, str, bool]] = _NONE
         """Where its copy came back from before any obituary: when, the worker's name, whether it was apart there."""
 
     @property
@@ -71,7 +80,7 @@ class Suspicion:
         self._deaths += 1
         if is_dead:
             return was_apart and self._charge(instance, worker)
-        self._doubtful[instance] = now, worker, was_apart
+        self._doubtful = {**self._doubtful, instance: (now, worker, was_apart)}
         return False
 
     def on_obituary(self, instance: str, now: float) -> bool:
@@ -79,13 +88,16 @@ class Suspicion:
         self._clear_doubt(now)
         if instance not in self._doubtful:
             return False
-        _, worker, was_apart = self._doubtful.pop(instance)
+        _, worker, was_apart = self._doubtful[instance]
+        self._doubtful = _without(self._doubtful, instance)
         return was_apart and self._charge(instance, worker)
 
     def on_alive(self, instance: str) -> None:
         """The worker is not dead: it gave the request back, or its connection was cut for a moment."""
-        self._killed.pop(instance, None)
-        if self._doubtful.pop(instance, None) is not None:
+        if instance in self._killed:
+            self._killed = _without(self._killed, instance)
+        if instance in self._doubtful:
+            self._doubtful = _without(self._doubtful, instance)
             self._deaths -= 1
 
     def _is_apart(self, now: float) -> bool:
@@ -97,5 +109,9 @@ class Suspicion:
                 self.on_alive(instance)
 
     def _charge(self, instance: str, worker: str) -> bool:
-        self._killed[instance] = worker
+        self._killed = {**self._killed, instance: worker}
         return len(self._killed) >= self._max_kills
+
+
+def _without(mapping: Mapping[str, ValueT], name: str) -> Mapping[str, ValueT]:
+    return {key: value for key, value in mapping.items() if key != name}

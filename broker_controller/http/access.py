@@ -4,6 +4,7 @@ import logging
 import re
 import secrets
 import time
+from collections.abc import Awaitable
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -31,27 +32,17 @@ class AccessLog:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        request_id = _request_id(scope)
-        scope.setdefault("state", {})["request_id"] = request_id
-        header = (b"x-request-id", request_id.encode())
+        request_id = scope.setdefault("state", {})["request_id"] = _request_id(scope)
+        answer = _Answer(request_id, send)
         begun = time.perf_counter()
-        status = _CLIENT_LEFT
-
-        async def send_with_id(message: Message) -> None:
-            nonlocal status
-            if message["type"] == "http.response.start":
-                status = message["status"]
-                message["headers"] = [*message.get("headers", ()), header]
-            await send(message)
-
         try:
-            await self._app(scope, receive, send_with_id)
+            await self._app(scope, receive, answer.send)
         except Exception:  # whatever we forgot: the client gets a sentence and the log the traceback
             _log.exception("unforeseen error request=%s path=%s", request_id, _path(scope))
-            if status != _CLIENT_LEFT:
+            if answer.status != _CLIENT_LEFT:
                 raise
-            answer = answer_for_bug(scope["path"], request_id)
-            await Call(scope, receive, send_with_id).respond(answer.status, answer.body, headers=answer.headers)
+            told = answer_for_bug(scope["path"], request_id)
+            await Call(scope, receive, answer.send).respond(told.status, told.body, headers=told.headers)
         finally:
             level = logging.DEBUG if scope["path"] in _PROBES else logging.INFO
             milliseconds = (time.perf_counter() - begun) * 1000
@@ -61,10 +52,28 @@ class AccessLog:
                 request_id,
                 scope["method"],
                 _path(scope),
-                status,
+                answer.status,
                 milliseconds,
                 scope["client"][0] if scope.get("client") else "-",
             )
+
+
+class _Answer:
+    """What goes back: it gets the header, and its status is remembered."""
+
+    __slots__ = ("_request_id", "_send", "status")
+
+    def __init__(self, request_id: str, send: Send) -> None:
+        self.status = _CLIENT_LEFT
+        self._request_id = request_id
+        self._send = send
+
+    def send(self, message: Message) -> Awaitable[None]:
+        if message["type"] == "http.response.start":
+            self.status = message["status"]
+            header = (b"x-request-id", self._request_id.encode())
+            message["headers"] = [*message.get("headers", ()), header]
+        return self._send(message)
 
 
 def _request_id(scope: Scope) -> str:

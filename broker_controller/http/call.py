@@ -66,6 +66,10 @@ class Call:
         value: str = self.scope["path_params"][name]
         return value
 
+    def forget_headers(self) -> None:
+        """Nobody asks for one any more: an open stream is not to hold them."""
+        self.scope["headers"].clear()
+
     def header(self, name: bytes) -> bytes | None:
         """The first header of this lower-case name."""
         headers: Iterable[Header] = self.scope["headers"]

@@ -7,6 +7,7 @@ Used by `server` alone. Bodies have bounds of their own, in `call`.
 import asyncio
 import time
 from collections.abc import Set
+from functools import lru_cache
 from typing import Any
 
 import httptools
@@ -80,6 +81,7 @@ class BoundedConnection(HttpToolsProtocol):
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """A client is there, and may not stay without a request."""
         super().connection_made(transport)
+        self.server = _one_for_all(self.server)
         self.flow = Flow(transport)  # type: ignore[assignment]  # all that is used of one
         self._head_since = time.monotonic()
         self._unsent = UnsentWatch(transport, self._client, self._head_since)
@@ -258,6 +260,12 @@ async def look_after(connections: Set[Any]) -> None:
         now = time.monotonic()
         for connection in list(connections):
             connection.look(now)
+
+
+@lru_cache(maxsize=64)
+def _one_for_all(address: tuple[str, int | None] | None) -> tuple[str, int | None] | None:
+    """Ours is the same at nearly all connections."""
+    return address
 
 
 class _Unread:

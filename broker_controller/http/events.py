@@ -13,13 +13,22 @@ from broker_controller.errors import ServiceError
 from broker_controller.http.comments import CommentWriter
 from broker_controller.http.errors import openai_error
 from broker_controller.http.foreign import ForeignChunks
-from broker_controller.http.shapes import Shape
+from broker_controller.http.shapes import CHAT, COMPLETION, Shape
 from broker_controller.streams import Item
 from broker_wire.messages import End, Payloads, Piece, Usage
 
 _encode = msgspec.json.Encoder().encode
 
 DONE = b"data: [DONE]\n\n"
+
+_TAIL = {False: b"]}\n\n", True: b'],"usage":null}\n\n'}
+"""By whether the client wants to know the usage."""
+_AROUND_TEXT = {
+    (shape.chunk_kind, usage): (b'{"index":0,' + shape.before, shape.after + b',"finish_reason":null}' + _TAIL[usage])
+    for shape in (CHAT, COMPLETION)
+    for usage in (False, True)
+}
+"""Of a chunk of plain text of the first choice: what is the same in all answers."""
 
 
 class EventWriter(CommentWriter):
@@ -35,9 +44,8 @@ class EventWriter(CommentWriter):
         self._shape = shape
         self._head = b"data: " + _encode(head)[:-1] + b',"choices":['
         self._include_usage = include_usage
-        self._tail = b'],"usage":null}\n\n' if include_usage else b"]}\n\n"
-        self._before_text = self._head + b'{"index":0,' + shape.before
-        self._after_text = shape.after + b',"finish_reason":null}' + self._tail
+        self._tail = _TAIL[include_usage]
+        self._before_text, self._after_text = _AROUND_TEXT[shape.chunk_kind, include_usage]
         # Lists: of one choice they are a third of what sets are.
         self._open: list[int] = []
         """Choices that have begun."""
@@ -48,12 +56,12 @@ class EventWriter(CommentWriter):
     def encode(self, items: Sequence[Item]) -> bytes:
         """One event for each chunk: clients count them."""
         parts: list[bytes] = []
-        before, after = self._before_text, self._after_text
+        head, before, after = self._head, self._before_text, self._after_text
         for item in items:
             if type(item) is str:
                 if 0 not in self._open:
                     self._begin(0, parts)
-                parts += (before, _encode(item), after)
+                parts += (head, before, _encode(item), after)
             elif type(item) is Payloads:
                 self._add_payloads(item.payloads, item.attempt, parts)
             elif type(item) is Piece:

@@ -19,6 +19,7 @@ from starlette.types import ASGIApp
 
 from broker_controller.gateway import Gateway
 from broker_controller.http.connection import BoundedConnection, look_after
+from broker_controller.http.forwarded import Forwarded
 from broker_controller.http.last_requests import LINGER, Connection, accept_waiting, let_them_ask
 
 _log = logging.getLogger(__name__)
@@ -114,12 +115,14 @@ class Server(uvicorn.Server):
             log_config=None,
             access_log=False,
             server_header=False,
+            proxy_headers=False,
             backlog=BACKLOG,
             timeout_keep_alive=KEEP_ALIVE,
             timeout_graceful_shutdown=int(drain_timeout + LAST_WORDS) + 1,
             ssl_certfile=certificate,
             ssl_keyfile=key,
         )
+        config.app = Forwarded(app, config.forwarded_allow_ips)
         try:
             config.load()
         except OSError as error:  # ssl.SSLError is one

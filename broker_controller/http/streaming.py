@@ -40,6 +40,7 @@ async def stream_answer(call: Call, stream: GenerationStream, writer: AnswerWrit
 
     Raises: ServiceError, if the request failed before a status was sent.
     """
+    call.forget_headers()
     call.client.read_until = stream.life.deadline + LAST_READ
     try:
         with EndedByClient(call.client):
