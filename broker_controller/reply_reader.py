@@ -112,10 +112,10 @@ class ReplyReader:
             case Started():
                 self._registry.note_started(frame.worker, (life.controller, frame.stream))
                 self._gateway.on_started(stream, frame, self._clock(), watched)
-                stream.wake()
             case Ask():
                 self._gateway.carry_out(stream, life.on_ask(frame, self._clock(), watched))
-                stream.wake()
+                if life.moves:
+                    stream.notice()
             case Gone(_, attempt):
                 self._gateway.carry_out(stream, life.on_gone(attempt, instance))
             case GivenBack(_, attempt):

@@ -113,21 +113,6 @@ class GenerationStream:
         """Nothing more will come: all of it was taken, or it failed."""
         return (self._ended or self._error is not None) and not self._items
 
-    async def wait_started(self, timeout: float) -> bool:
-        """Wait until a worker has begun; False after `timeout` seconds, as precisely as `look` is called.
-
-        Raises: ServiceError when it was refused, or failed before the first chunk.
-        """
-        while True:
-            if self._items or self._ended:
-                return True
-            if self._error is not None:
-                raise self._error
-            if self.life.started_at is not None:
-                return True
-            if not await self._news(timeout):
-                return False
-
     def take(self) -> list[Item]:
         """All that has come since the last time, in order. After `End` nothing comes."""
         items = self._items

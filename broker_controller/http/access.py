@@ -2,7 +2,6 @@
 
 import logging
 import re
-import secrets
 import time
 from collections.abc import Awaitable
 
@@ -10,6 +9,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from broker_controller.http.call import Call
 from broker_controller.http.errors import answer_for_bug
+from broker_controller.http.ids import hex_id
 
 _access = logging.getLogger("broker_controller.access")
 _log = logging.getLogger(__name__)
@@ -82,7 +82,7 @@ def _request_id(scope: Scope) -> str:
         if name == b"x-request-id" and _REQUEST_ID.fullmatch(value):
             given: bytes = value
             return given.decode("ascii")
-    return secrets.token_hex(8)
+    return hex_id(16)
 
 
 def _path(scope: Scope) -> str:

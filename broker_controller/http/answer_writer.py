@@ -17,7 +17,7 @@ class AnswerWriter(Protocol):
 
     Attributes:
         content_type: of the answer.
-        hold: seconds for which the status waits for a worker to start, so that it is a real one.
+        hold: seconds for which the status waits for the first chunk, so that it is a real one.
         bytes_per_second: no faster, where each write repeats what came before; None where it does not.
     """
 

@@ -3,7 +3,6 @@
 An answer that the engine has whole is passed on as it is.
 """
 
-import secrets
 import time
 from collections.abc import Sequence
 from typing import Any
@@ -13,6 +12,7 @@ import msgspec
 from broker_controller.errors import EngineError
 from broker_controller.http.chunk_merge import is_chunk, merge_chunks
 from broker_controller.http.events import usage_json
+from broker_controller.http.ids import hex_id
 from broker_controller.http.logprobs import append_logprobs
 from broker_controller.http.shapes import CHAT, Shape
 from broker_wire.messages import End, Piece
@@ -66,7 +66,7 @@ def assemble(shape: Shape, model: str, items: Sequence[str | Piece | End]) -> by
             choices.setdefault(item.index, Choice()).add(item)
     reason = end.finish_reason if type(end) is End else "stop"
     answer: dict[str, Any] = {
-        "id": shape.id_prefix + secrets.token_hex(12),
+        "id": shape.id_prefix + hex_id(24),
         "object": shape.kind,
         "created": int(time.time()),
         "model": model,

@@ -10,7 +10,7 @@ from broker_controller.http.origin import printable, start_comment
 from broker_controller.streams import StartInfo
 
 HOLD = 5.0
-"""Seconds for which the status waits for a worker: longer, and a proxy or client may think nobody is here."""
+"""Seconds for which the status waits for the first chunk: longer, and a proxy or client may think nobody is here."""
 
 
 class CommentWriter:

@@ -15,6 +15,7 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResp
 
 from broker_controller.http.client import Client
 from broker_controller.http.flow import Flow, Pipeline, Signal
+from broker_controller.http.transports import HeldHead, Unread
 from broker_controller.http.unsent import UnsentWatch
 
 MAX_HEAD_BYTES = 64 * 1024
@@ -127,7 +128,7 @@ class BoundedConnection(HttpToolsProtocol):
             self._answered = self.cycle
         self._keeps_alive = self.cycle.keep_alive
         self.cycle.keep_alive = False
-        self.cycle.transport = _Unread(self)  # type: ignore[assignment]  # all that a cycle uses of one
+        self.cycle.transport = Unread(self)  # type: ignore[assignment]  # all that a cycle uses of one
 
     def on_message_complete(self) -> None:
         """The request is here in whole."""
@@ -139,6 +140,7 @@ class BoundedConnection(HttpToolsProtocol):
         self._client.sent_all = True
         if not cycle.response_started:
             cycle.keep_alive = self._keeps_alive
+            cycle.transport = HeldHead(cycle, self.transport, self.loop)  # type: ignore[assignment]  # all that is used
         super().on_message_complete()
 
     def on_response_complete(self) -> None:
@@ -197,7 +199,7 @@ class BoundedConnection(HttpToolsProtocol):
             self._linger_with(answer)
         else:
             last.keep_alive = False
-            last.transport = _Unread(self)  # type: ignore[assignment]  # all that a cycle uses of one
+            last.transport = Unread(self)  # type: ignore[assignment]  # all that a cycle uses of one
 
     def _linger_with(self, answer: bytes) -> None:
         if not self.transport.is_closing():
@@ -266,20 +268,3 @@ async def look_after(connections: Set[Any]) -> None:
 def _one_for_all(address: tuple[str, int | None] | None) -> tuple[str, int | None] | None:
     """Ours is the same at nearly all connections."""
     return address
-
-
-class _Unread:
-    """The transport, as a request is given it whose body is not here in whole: to close it is to linger."""
-
-    def __init__(self, connection: BoundedConnection) -> None:
-        self._connection = connection
-
-    def write(self, data: bytes) -> None:
-        self._connection.transport.write(data)
-
-    def is_closing(self) -> bool:
-        return self._connection.transport.is_closing()
-
-    def close(self) -> None:
-        if not self.is_closing():
-            self._connection.linger()

@@ -3,7 +3,6 @@
 What is the same in all chunks of an answer is put together once; for a chunk of plain text only its text is encoded.
 """
 
-import secrets
 import time
 from collections.abc import Sequence
 
@@ -13,6 +12,7 @@ from broker_controller.errors import ServiceError
 from broker_controller.http.comments import CommentWriter
 from broker_controller.http.errors import openai_error
 from broker_controller.http.foreign import ForeignChunks
+from broker_controller.http.ids import hex_id
 from broker_controller.http.shapes import CHAT, COMPLETION, Shape
 from broker_controller.streams import Item
 from broker_wire.messages import End, Payloads, Piece, Usage
@@ -36,7 +36,7 @@ class EventWriter(CommentWriter):
 
     def __init__(self, shape: Shape, model: str, *, include_usage: bool) -> None:
         head = {
-            "id": shape.id_prefix + secrets.token_hex(12),
+            "id": shape.id_prefix + hex_id(24),
             "object": shape.chunk_kind,
             "created": int(time.time()),
             "model": model,

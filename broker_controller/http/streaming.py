@@ -44,7 +44,8 @@ async def stream_answer(call: Call, stream: GenerationStream, writer: AnswerWrit
     call.client.read_until = stream.life.deadline + LAST_READ
     try:
         with EndedByClient(call.client):
-            waits = not await stream.wait_started(writer.hold)
+            # With the first chunk the status is a real one, and the head needs no write of its own.
+            waits = not await stream.wait(writer.hold)
             notes = SideNotes(stream, writer)
             await call.start(200, [(b"content-type", writer.content_type), *STREAM_HEADERS, *start_headers(stream)])
             if waits:

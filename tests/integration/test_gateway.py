@@ -105,12 +105,14 @@ async def read_all(stream: GenerationStream) -> list[str | Piece | End]:
     return items
 
 
-async def test_an_answer_streams_back_in_order(service: ControllerService, worker: HandWorker) -> None:
+async def test_an_answer_streams_back_in_order(
+    service: ControllerService, worker: HandWorker, eventually: Eventually
+) -> None:
     stream = await service.gateway.submit(submission())
     request, delivery = await worker.take()
     assert request.body == b'{"model": "m"}'
     worker.reply(request.controller, Started(request.stream, 1, "w1", worker.instance))
-    assert await stream.wait_started(15)
+    await eventually(lambda: stream.start is not None)
     assert stream.start is not None
     assert (stream.start.worker, stream.start.attempts) == ("w1", 1)
     end = End(request.stream, 1, 3, "stop", Usage(1, 3))
@@ -128,7 +130,7 @@ async def test_an_answer_streams_back_in_order(service: ControllerService, worke
 async def test_a_model_that_nobody_ever_served_is_refused_at_once(service: ControllerService) -> None:
     stream = await service.gateway.submit(submission(model="nobody's"))
     with pytest.raises(ModelNotFoundError, match="nobody's"):
-        await stream.wait_started(15)
+        await stream.wait(15)
 
 
 async def test_a_model_is_not_asked_for_what_it_cannot_do(
@@ -146,7 +148,7 @@ async def test_a_full_queue_refuses(broker_url: str, prefix: str) -> None:
         await service.gateway.submit(submission())
         second = await service.gateway.submit(submission())
         with pytest.raises(QueueFullError):
-            await second.wait_started(15)
+            await second.wait(15)
 
 
 async def test_more_bytes_than_may_be_held_are_refused(broker_url: str, topology: Topology) -> None:
@@ -170,11 +172,13 @@ async def test_a_client_that_leaves_the_queue_is_remembered_by_all_workers(
         assert await hand.told(Stop) == Stop(request.controller, request.stream, 1)
 
 
-async def test_a_client_that_leaves_stops_its_worker(service: ControllerService, worker: HandWorker) -> None:
+async def test_a_client_that_leaves_stops_its_worker(
+    service: ControllerService, worker: HandWorker, eventually: Eventually
+) -> None:
     stream = await service.gateway.submit(submission())
     request, _ = await worker.take()
     worker.reply(request.controller, Started(request.stream, 1, "w1", worker.instance))
-    await stream.wait_started(15)
+    await eventually(lambda: stream.start is not None)
     stream.cancel()
     assert await worker.told(Stop) == Stop(request.controller, request.stream, 1)
 
@@ -261,12 +265,12 @@ async def test_the_deadline_is_no_engines_error_even_if_the_worker_notices_first
 
 
 async def test_what_was_on_its_way_when_the_client_left_is_no_garbage(
-    service: ControllerService, worker: HandWorker
+    service: ControllerService, worker: HandWorker, eventually: Eventually
 ) -> None:
     stream = await service.gateway.submit(submission())
     request, _ = await worker.take()
     worker.reply(request.controller, Started(request.stream, 1, "w1", worker.instance))
-    assert await stream.wait_started(15)
+    await eventually(lambda: stream.start is not None)
     stream.cancel()
     assert await worker.told(Stop) == Stop(request.controller, request.stream, 1)
     worker.reply(request.controller, Texts(request.stream, 1, 0, ["late"]))

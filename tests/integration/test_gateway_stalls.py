@@ -8,6 +8,7 @@ from broker_wire.messages import Pause, Progress, Resume, Started, Stop, Texts
 from broker_wire.topology import Topology
 from tests.integration.hand_worker import HandWorker
 from tests.integration.test_gateway import running_service, submission
+from tests.waiting import Eventually
 
 
 @pytest.fixture
@@ -16,7 +17,7 @@ def topology(prefix: str) -> Topology:
 
 
 async def test_a_worker_that_says_that_it_works_keeps_its_stream_and_one_that_falls_silent_loses_it(
-    broker_url: str, topology: Topology
+    broker_url: str, topology: Topology, eventually: Eventually
 ) -> None:
     async with (
         running_service(broker_url, topology, limits=Limits(first_token=2.0)) as service,
@@ -26,7 +27,7 @@ async def test_a_worker_that_says_that_it_works_keeps_its_stream_and_one_that_fa
         stream = await service.gateway.submit(submission())
         request, _ = await hand.take()
         hand.reply(request.controller, Started(request.stream, 1, "w1", hand.instance))
-        assert await stream.wait_started(15)
+        await eventually(lambda: stream.start is not None)
         for _ in range(12):
             hand.reply(request.controller, Progress(request.stream, 1))
             assert not await stream.wait(0.3)

@@ -105,7 +105,9 @@ async def test_after_a_reconnect_a_stream_that_no_worker_holds_any_more_is_dispa
         assert (go.next_seq, go.text) == (2, "ab")
 
 
-async def test_a_worker_whose_id_cannot_be_a_routing_key_harms_nobody(broker_url: str, topology: Topology) -> None:
+async def test_a_worker_whose_id_cannot_be_a_routing_key_harms_nobody(
+    broker_url: str, topology: Topology, eventually: Eventually
+) -> None:
     async with (
         running_service(broker_url, topology, limits=Limits(first_token=0.5)) as service,
         HandWorker(broker_url, topology, "w1", "m") as hand,
@@ -115,7 +117,7 @@ async def test_a_worker_whose_id_cannot_be_a_routing_key_harms_nobody(broker_url
         stream = await service.gateway.submit(submission())
         request, _ = await hand.take()
         hand.reply(request.controller, Started(request.stream, 1, "w1", "i" * 300))
-        assert await stream.wait_started(15)
+        await eventually(lambda: stream.start is not None)
         moved, _ = await hand.take()
         assert (moved.stream, moved.ask_first) == (request.stream, True)
 
@@ -133,7 +135,7 @@ async def test_an_answer_in_one_piece_may_take_longer_than_a_first_token(
         stream = await service.gateway.submit(submission())
         request, _ = await hand.take()
         hand.reply(request.controller, Started(request.stream, 1, "w1", hand.instance))
-        assert await stream.wait_started(15)
+        await eventually(lambda: stream.start is not None)
         assert not await stream.wait(2.5)
         hand.reply(request.controller, Texts(request.stream, 1, 0, ["all of it"]), End(request.stream, 1, 1))
         assert await read_all(stream) == ["all of it", End(request.stream, 1, 1)]
@@ -237,7 +239,7 @@ async def test_frames_whose_started_was_lost_count_as_a_start(
         stream = await service.gateway.submit(submission())
         request, _ = await hand.take()
         hand.reply(request.controller, Texts(request.stream, 1, 0, ["a"]))
-        assert await stream.wait_started(15)
+        await eventually(lambda: stream.start is not None)
         assert stream.start is not None
         assert stream.start.worker == "w1"
         assert stream.start.queue_seconds >= 0
@@ -356,7 +358,7 @@ async def test_a_queue_that_an_admin_deleted_loses_no_new_request(
         await eventually(lambda: service.controller.list_models() == ["m"])
         await worker.delete_queue("model")
         stream = await service.gateway.submit(submission())
-        assert not await stream.wait_started(0.5)
+        assert not await stream.wait(0.5)
         await worker.declare()
         await worker.consume("model")
         request, _ = await worker.take()

@@ -380,7 +380,7 @@ async def test_an_error_in_the_middle_of_a_whole_answer_has_its_real_status() ->
     assert (await answer.whole()).status == 500
 
 
-async def test_the_status_waits_for_a_worker() -> None:
+async def test_the_status_waits_for_the_first_chunk() -> None:
     world = World()
     answer = world.post(CHAT, chat(stream=True))
     stream = await world.gateway.submitted()
@@ -388,10 +388,20 @@ async def test_the_status_waits_for_a_worker() -> None:
         await asyncio.sleep(0)
     assert not answer.started
     stream.start("gpu-7")
-    await answer.until(lambda: answer.started)
+    for _ in range(5):
+        await asyncio.sleep(0)
+    assert not answer.started
+    stream.feed("a")
+    await answer.until(lambda: answer.parts)
     assert answer.headers["x-worker"] == "gpu-7"
-    assert not answer.parts
     await answer.leave()
+
+
+async def test_a_worker_that_fails_before_the_first_chunk_has_a_status_of_its_own() -> None:
+    world = World()
+    answer = world.post(CHAT, chat(stream=True))
+    (await world.gateway.submitted()).start().fail(EngineError("the engine raised"))
+    assert (await answer.whole()).status == 500
 
 
 async def test_a_request_that_waits_for_long_is_kept_alive_by_comments(monkeypatch: pytest.MonkeyPatch) -> None:
