@@ -145,7 +145,7 @@ class EndedByClient:
     def __init__(self, client: Client) -> None:
         self._client = client
         self._left = False
-        self._task = cast("asyncio.Task[object]", asyncio.current_task())
+        self._task = cast("asyncio.Task[object]", asyncio.current_task(client.loop))
 
     def __enter__(self) -> None:
         self._client.on_left = self._leave

@@ -4,6 +4,7 @@ Made by `connection`, which puts it into the scope's state: a task that waits fo
 than a chunk. Used by `call` and `streaming`.
 """
 
+import asyncio
 from collections.abc import Callable
 
 
@@ -11,6 +12,7 @@ class Client:
     """One client. Requests of a connection are answered one after the other, so this is of one request at a time.
 
     Attributes:
+        loop: its connection's.
         on_left: called once, when the connection is lost.
         left: it is lost.
         sent_all: the request that came last is here in whole.
@@ -18,9 +20,10 @@ class Client:
             none is.
     """
 
-    __slots__ = ("left", "on_left", "read_until", "sent_all")
+    __slots__ = ("left", "loop", "on_left", "read_until", "sent_all")
 
-    def __init__(self) -> None:
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self.loop = loop
         self.on_left: Callable[[], None] | None = None
         self.left = False
         self.sent_all = False

@@ -64,7 +64,7 @@ class BoundedConnection(HttpToolsProtocol):
     def __init__(self, *arguments: Any, **options: Any) -> None:
         super().__init__(*arguments, **options)
         self.pipeline = Pipeline()  # type: ignore[assignment]  # all that is used of a deque
-        self._client = Client()
+        self._client = Client(self.loop)
         self._head_bytes = 0
         self._request_ended = False
         """Whether one ended in the read that is parsed: how much of the read is the next one's head is not known."""

@@ -277,7 +277,7 @@ class Answer:
         """Whether the client takes what is sent to it."""
         self._start: dict[str, Any] | None = None
         self._news = asyncio.Event()
-        self.client = Client()
+        self.client = Client(asyncio.get_running_loop())
         self._left = asyncio.Event()
         self._to_send = body if isinstance(body, bytes) else b"" if body is None else json.dumps(body).encode()
         self._sent = False
