@@ -1,4 +1,4 @@
-"""Where engines run: gives each request a slot's thread, or a place on its model's shared loop.
+"""Where engines run: gives each request a slot's thread, or a place on its model's shared loop or the broker's.
 
 The executor of the worker's broker side. It knows which function serves which model, and nothing of the broker.
 """
@@ -10,10 +10,11 @@ import time
 from collections.abc import Callable
 
 from broker_wire.messages import Answered, FailureKind, ModelCard, Question
+from workers_shim.broker_loop_jobs import BrokerLoopJobs
 from workers_shim.engine_threads import SharedLoop, SlotThreads
 from workers_shim.questions import QuestionDesk
 from workers_shim.run import Run
-from workers_shim.served_model import GenerateFunction, ServedModel
+from workers_shim.served_model import BROKER, GenerateFunction, ServedModel
 from workers_shim.stream import Assignment, OutgoingStream
 
 _log = logging.getLogger(__name__)
@@ -25,6 +26,7 @@ class EngineExecutor:
     def __init__(self) -> None:
         self._models: dict[str, ServedModel] = {}
         self._threads = SlotThreads()
+        self._beside_broker = BrokerLoopJobs()
         self._shared: dict[GenerateFunction, SharedLoop] = {}
         self._retired: list[SharedLoop] = []
         self._questions = QuestionDesk()
@@ -50,7 +52,7 @@ class EngineExecutor:
         return [model.card for model in list(self._models.values())]
 
     def start(self, assignment: Assignment, stream: OutgoingStream) -> None:
-        """Begin; called on the broker's loop. Whatever goes wrong is told to the stream."""
+        """Begin; called on the broker's loop, or where there is none. Whatever goes wrong is told to the stream."""
         with self._changing:
             failure = self._begin(assignment, stream)
         if failure:
@@ -69,7 +71,9 @@ class EngineExecutor:
             return f"this worker does not serve {assignment.generate.model!r} any more"
         run = Run(assignment, stream, model)
         try:
-            if model.shared_loop:
+            if model.shared_loop == BROKER and _is_on_a_loop():
+                self._beside_broker.start(run)
+            elif model.shared_loop:
                 self._loop_of(model).start(run)
             else:
                 self._threads.start(run)
@@ -80,8 +84,13 @@ class EngineExecutor:
         return ""
 
     async def aclose(self, timeout: float) -> bool:
-        """End all threads, waiting `timeout` seconds at most. False: an engine has not come back."""
-        return await asyncio.to_thread(self._close, timeout)
+        """End all threads, waiting `timeout` seconds at most. False: an engine has not come back.
+
+        Called on the broker's loop.
+        """
+        until = time.monotonic() + timeout
+        came_back = await self._beside_broker.aclose(timeout)
+        return await asyncio.to_thread(self._close, max(0.0, until - time.monotonic())) and came_back
 
     def _close(self, timeout: float) -> bool:
         until = time.monotonic() + timeout
@@ -105,3 +114,12 @@ class EngineExecutor:
         if loop is not None:
             loop.retire()
             self._retired = [retired for retired in self._retired if not retired.over] + [loop]
+
+
+def _is_on_a_loop() -> bool:
+    """`check` asks engines without a broker."""
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        return False
+    return True

@@ -7,6 +7,7 @@ and confirmed: what was returned or lost is kept and goes out again. `custody` h
 
 import asyncio
 import logging
+import threading
 from collections import deque
 from contextlib import suppress
 from functools import partial
@@ -46,6 +47,7 @@ class Outbox:
         links: ControllerLinks,
         listener: OutboxListener,
     ) -> None:
+        """To be made on the loop's thread."""
         self.tokens_done = 0
         """Chunks that were sent, which for most engines are tokens."""
         self._exchange = exchange
@@ -63,6 +65,7 @@ class Outbox:
         self._nacked: list[Draft] = []
         # Set by whoever asks for a flush first, cleared by the flush before it looks.
         self._woken = False
+        self._thread = threading.get_ident()
 
     # --- from any thread
 
@@ -77,7 +80,9 @@ class Outbox:
         self._wake()
 
     def _wake(self) -> None:
-        if not self._woken:
+        if threading.get_ident() == self._thread:
+            self._wake_here()
+        elif not self._woken:
             self._woken = True
             # The loop is closed only when the session is over: nobody is left who could be told.
             with suppress(RuntimeError):

@@ -5,7 +5,7 @@ Made by `worker`, used by `execution` and `run`.
 
 import inspect
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Iterator, Mapping, Sequence
-from typing import Any
+from typing import Any, Final, Literal
 
 from msgspec import Struct
 
@@ -33,13 +33,18 @@ ResumeChoice = ResumeWays | Callable[[Request], ResumeWays]
 """For all requests of a model, or a function that says it of each."""
 
 
+BROKER: Final = "broker"
+SharedLoop = bool | Literal["broker"]
+"""Whether all streams of a model share one loop, and whether it is that of the worker's connection."""
+
+
 class ServedModel(Struct, frozen=True):
     """A model of this worker. `answers`: the functions behind the questions that its card names."""
 
     card: ModelCard
     generate: GenerateFunction
     resume: ResumeChoice = ResumeMode.NEVER
-    shared_loop: bool = False
+    shared_loop: SharedLoop = False
     yields: Yields = Yields.DELTAS
     many_prompts: bool = False
     unchecked: bool = False
@@ -91,7 +96,8 @@ class ServedModel(Struct, frozen=True):
         if is_one or not isinstance(items, Iterable):
             raise self._has_to_yield()
         if self.shared_loop:
-            raise TypeError(f"model {self.name!r} has shared_loop=True: its function has to be an async generator")
+            how = f"shared_loop={self.shared_loop!r}"
+            raise TypeError(f"model {self.name!r} has {how}: its function has to be an async generator")
         return iter(items)
 
     def _has_to_yield(self) -> TypeError:
@@ -112,7 +118,7 @@ def serve(
     abilities: Sequence[str],
     context_length: int | None,
     resume: ResumeChoice,
-    shared_loop: bool,
+    shared_loop: SharedLoop,
     streams: bool = True,
     yields: str = Yields.DELTAS,
     many_prompts: bool = False,
@@ -140,8 +146,10 @@ def serve(
         raise ValueError(f"yields of model {name!r} has to be one of {shapes}, not {yields!r}")
     if context_length is not None and context_length < 1:
         raise ValueError(f"context_length of model {name!r} has to be at least 1, not {context_length}")
+    if shared_loop not in (False, True, BROKER):
+        raise ValueError(f"shared_loop of model {name!r} has to be True, False or {BROKER!r}, not {shared_loop!r}")
     if shared_loop and inspect.isgeneratorfunction(generate):
-        raise ValueError(f"model {name!r} has shared_loop=True: its function has to be an async generator")
+        raise ValueError(f"model {name!r} has shared_loop={shared_loop!r}: its function has to be an async generator")
     told = b""
     if conversation is not None:
         try:

@@ -26,7 +26,7 @@ from workers_shim.conversation import Conversation
 from workers_shim.execution import EngineExecutor
 from workers_shim.process import drained_by_signals, end_process, tune_interpreter
 from workers_shim.questions import AnswerFunction, CountFunction
-from workers_shim.served_model import GenerateFunction, ResumeChoice, serve
+from workers_shim.served_model import GenerateFunction, ResumeChoice, SharedLoop, serve
 from workers_shim.session import LeaveReason, SessionConfig, WorkerSession
 
 DEFAULT_BROKER_URL = "amqp://guest:guest@localhost:5672/"
@@ -107,7 +107,7 @@ class Worker:
         abilities: Sequence[str] = ("chat", "completion"),
         context_length: int | None = None,
         resume: ResumeChoice = "never",
-        shared_loop: bool = False,
+        shared_loop: SharedLoop = False,
         streams: bool = True,
         yields: str = "deltas",
         many_prompts: bool = False,
@@ -144,7 +144,7 @@ class Worker:
         abilities: Sequence[str] = ("chat", "completion"),
         context_length: int | None = None,
         resume: ResumeChoice = "never",
-        shared_loop: bool = False,
+        shared_loop: SharedLoop = False,
         streams: bool = True,
         yields: str = "deltas",
         many_prompts: bool = False,
@@ -165,6 +165,8 @@ class Worker:
                 `generate` yields what follows `Request.resume_text`, which is plain text. ("prefix", "replay"): where
                 the client has more than that, it is repeated. Or a function that says any of these of a request.
             shared_loop: one event loop for all streams, of an async generator that never blocks; else a thread each.
+                "broker": the loop of the worker's own connection. It costs least, and heartbeats and all other streams
+                wait for whatever takes long on it: for functions that do little but wait for a server.
             streams: False for a function whose answer comes in one piece, after however long: it is no stall.
             yields: what `generate` yields: "deltas", each a `str` or a `Chunk`; "chunks", OpenAI's as dicts, JSON or
                 objects of `openai.types`; "cumulative", the whole text so far or LLaVA's JSON of it;

@@ -19,6 +19,9 @@ from tests.waiting import eventually
 from workers_shim.execution import EngineExecutor
 from workers_shim.request import Chunk, Lost, Request, RequestError, Usage
 from workers_shim.run import MAX_PAYLOAD, MAX_TEXT
+from workers_shim.served_model import SharedLoop
+
+LOOPS: dict[str, SharedLoop] = {"shared": True, "broker": "broker"}
 
 
 @pytest.fixture
@@ -82,7 +85,8 @@ async def test_a_thread_is_used_again_by_the_next_request(executor: EngineExecut
     assert set(names) == {"slot-0"}
 
 
-async def test_streams_of_a_shared_loop_run_at_once_on_one_thread(executor: EngineExecutor) -> None:
+@pytest.mark.parametrize("kind", LOOPS)
+async def test_streams_of_a_shared_loop_run_at_once_on_one_thread(executor: EngineExecutor, kind: str) -> None:
     here: list[threading.Thread] = []
     all_here = asyncio.Event()
 
@@ -93,7 +97,7 @@ async def test_streams_of_a_shared_loop_run_at_once_on_one_thread(executor: Engi
         await all_here.wait()
         yield "a"
 
-    add(executor, generate, shared_loop=True)
+    add(executor, generate, shared_loop=LOOPS[kind])
     streams = [FakeStream() for _ in range(20)]
     for stream in streams:
         executor.start(assignment(), stream)
@@ -101,15 +105,19 @@ async def test_streams_of_a_shared_loop_run_at_once_on_one_thread(executor: Engi
         await over(stream)
 
     assert len(set(here)) == 1
+    assert (here[0] is threading.current_thread()) is (kind == "broker")
     assert all(stream.items == ["a"] for stream in streams)
 
 
-async def test_a_stream_that_never_waits_leaves_turns_to_the_others_of_its_loop(executor: EngineExecutor) -> None:
+@pytest.mark.parametrize("kind", LOOPS)
+async def test_a_stream_that_never_waits_leaves_turns_to_the_others_of_its_loop(
+    executor: EngineExecutor, kind: str
+) -> None:
     async def endless(request: Request) -> AsyncIterator[str]:
         while True:
             yield "a"
 
-    add(executor, endless, shared_loop=True)
+    add(executor, endless, shared_loop=LOOPS[kind])
     first, second = FakeStream(), FakeStream()
     executor.start(assignment(), first)
     executor.start(assignment(), second)
@@ -121,6 +129,26 @@ async def test_a_stream_that_never_waits_leaves_turns_to_the_others_of_its_loop(
     second.cancel()
     await over(first)
     await over(second)
+
+
+async def test_what_runs_beside_the_broker_is_cancelled_at_the_end() -> None:
+    executor, stream = EngineExecutor(), FakeStream()
+    cleaned_up = False
+
+    async def waits(request: Request) -> AsyncIterator[str]:
+        nonlocal cleaned_up
+        yield "a"
+        try:
+            await asyncio.Event().wait()
+        finally:
+            cleaned_up = True
+
+    add(executor, waits, shared_loop="broker")
+    executor.start(assignment(), stream)
+    await asyncio.to_thread(stream.wait_for_items, 1)
+    assert await executor.aclose(PATIENCE)
+    assert cleaned_up
+    assert stream.releases == 1
 
 
 async def test_an_engine_that_blocks_does_not_delay_the_others(executor: EngineExecutor) -> None:
@@ -187,7 +215,7 @@ async def test_a_model_that_goes_lets_its_shared_loop_finish_and_leaves_neither_
     await eventually(lambda: gc.collect() >= 0 and function() is None, PATIENCE)
 
 
-@pytest.mark.parametrize("kind", ["sync", "async", "shared"])
+@pytest.mark.parametrize("kind", ["sync", "async", "shared", "broker"])
 async def test_a_full_stream_holds_the_engine_until_there_is_room(executor: EngineExecutor, kind: str) -> None:
     yielded = []
 
@@ -200,7 +228,7 @@ async def test_a_full_stream_holds_the_engine_until_there_is_room(executor: Engi
         for item in generate(request):
             yield item
 
-    add(executor, generate if kind == "sync" else generate_async, shared_loop=kind == "shared")
+    add(executor, generate if kind == "sync" else generate_async, shared_loop=LOOPS.get(kind, False))
     stream = FakeStream(room=3)
     executor.start(assignment(), stream)
     await asyncio.to_thread(stream.wait_for_items, 3)
@@ -216,7 +244,7 @@ async def test_a_full_stream_holds_the_engine_until_there_is_room(executor: Engi
     assert stream.offered_after_false == 0
 
 
-@pytest.mark.parametrize("kind", ["sync", "async", "shared"])
+@pytest.mark.parametrize("kind", ["sync", "async", "shared", "broker"])
 async def test_a_cancel_reaches_an_engine_that_is_held(executor: EngineExecutor, kind: str) -> None:
     closed = threading.Event()
 
@@ -234,7 +262,7 @@ async def test_a_cancel_reaches_an_engine_that_is_held(executor: EngineExecutor,
         finally:
             closed.set()
 
-    add(executor, generate if kind == "sync" else generate_async, shared_loop=kind == "shared")
+    add(executor, generate if kind == "sync" else generate_async, shared_loop=LOOPS.get(kind, False))
     stream = FakeStream(room=2)
     executor.start(assignment(), stream)
     await asyncio.to_thread(stream.wait_for_items, 2)
@@ -279,7 +307,7 @@ async def test_a_cancel_stops_a_generator_within_one_chunk_and_closes_it(executo
     assert stream.items == ["a"]
 
 
-@pytest.mark.parametrize("shared", [False, True])
+@pytest.mark.parametrize("shared", [False, True, "broker"])
 async def test_a_cancel_interrupts_what_an_async_generator_awaits(executor: EngineExecutor, shared: bool) -> None:
     cleaned = threading.Event()
 
@@ -358,7 +386,7 @@ async def test_an_engine_may_ask_whether_it_is_cancelled_and_leave_by_itself(exe
     assert stream.progress_calls > 0
 
 
-@pytest.mark.parametrize("kind", ["sync", "async", "shared", "polling"])
+@pytest.mark.parametrize("kind", ["sync", "async", "shared", "broker", "polling"])
 async def test_the_deadline_stops_an_engine_even_if_the_controller_is_silent(
     executor: EngineExecutor, kind: str
 ) -> None:
@@ -376,7 +404,7 @@ async def test_the_deadline_stops_an_engine_even_if_the_controller_is_silent(
         await asyncio.Event().wait()
 
     function = {"sync": generate, "polling": polls}.get(kind, waits)
-    stream = await answer(executor, function, shared_loop=kind == "shared", given=assignment(seconds=0.05))
+    stream = await answer(executor, function, shared_loop=LOOPS.get(kind, False), given=assignment(seconds=0.05))
 
     kind_of_failure, message = stream.failure
     assert kind_of_failure is FailureKind.DEADLINE
@@ -405,7 +433,7 @@ async def test_an_exception_ends_its_request_with_its_text_and_leaves_a_tracebac
 
 
 @pytest.mark.parametrize("error", [SystemExit(1), KeyboardInterrupt(), GeneratorExit(), asyncio.CancelledError()])
-@pytest.mark.parametrize("kind", ["sync", "async", "shared"])
+@pytest.mark.parametrize("kind", ["sync", "async", "shared", "broker"])
 async def test_whatever_an_engine_raises_ends_that_request_alone(
     executor: EngineExecutor, error: BaseException, kind: str
 ) -> None:
@@ -418,7 +446,7 @@ async def test_whatever_an_engine_raises_ends_that_request_alone(
         raise error
 
     function = generate if kind == "sync" else generate_async
-    stream = await answer(executor, function, shared_loop=kind == "shared")
+    stream = await answer(executor, function, shared_loop=LOOPS.get(kind, False))
 
     assert stream.failure[0] is FailureKind.ENGINE
     assert type(error).__name__ in stream.failure[1]

@@ -91,7 +91,7 @@ class OpenAIServer:
             abilities=abilities,
             context_length=context_length,
             resume=self._resume,
-            shared_loop=True,
+            shared_loop="broker",
             many_prompts=True,
             unchecked=True,
             conversation=conversation,
