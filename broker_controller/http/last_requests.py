@@ -4,14 +4,29 @@ Used by `server`. A load balancer that goes by refused connections alone then lo
 """
 
 import asyncio
+import ctypes
 import socket
+import struct
+import sys
 import time
 from collections.abc import Callable, Iterable, Set
+from contextlib import suppress
 from typing import Any, Protocol
 
 LINGER = 1.0
 """Seconds in which whoever was connected when the port closed may still ask for something."""
+SETTLE = 0.02
+"""Seconds in which a connection that the kernel has begun with is complete."""
 _LOOK_INTERVAL = 0.05
+
+_SO_ATTACH_FILTER = 26
+_NO_SYN = (
+    (0x30, 0, 0, 13),  # load the byte of the TCP header that has its flags
+    (0x45, 0, 1, 0x02),  # SYN?
+    (0x06, 0, 0, 0),  # drop it
+    (0x06, 0, 0, 0xFFFFFFFF),  # take it
+)
+"""A program of the classic packet filter."""
 
 
 class Connection(Protocol):
@@ -21,6 +36,23 @@ class Connection(Protocol):
 
     def shutdown(self) -> None:
         """Close when the answer that runs is complete; at once where there is none."""
+
+
+def take_no_more(listeners: Iterable[socket.socket]) -> None:
+    """Let the kernel begin no connection more. Those that it has begun with come through, and can be accepted.
+
+    Without it whoever connects between the last `accept` and the closing of the port is reset, with his request. He
+    that comes later is refused when his kernel tries again, or served where another process listens on the port, too.
+    Linux alone has this (socket(7), SO_ATTACH_FILTER).
+    """
+    if sys.platform != "linux":
+        return
+    code = ctypes.create_string_buffer(b"".join(struct.pack("HBBI", *step) for step in _NO_SYN))
+    for listener in listeners:
+        with suppress(OSError):
+            listener.setsockopt(
+                socket.SOL_SOCKET, _SO_ATTACH_FILTER, struct.pack("HL", len(_NO_SYN), ctypes.addressof(code))
+            )
 
 
 def accept_waiting(listeners: Iterable[socket.socket]) -> list[socket.socket]:

@@ -20,7 +20,7 @@ from starlette.types import ASGIApp
 from broker_controller.gateway import Gateway
 from broker_controller.http.connection import BoundedConnection, look_after
 from broker_controller.http.forwarded import Forwarded
-from broker_controller.http.last_requests import LINGER, Connection, accept_waiting, let_them_ask
+from broker_controller.http.last_requests import LINGER, SETTLE, Connection, accept_waiting, let_them_ask, take_no_more
 
 _log = logging.getLogger(__name__)
 
@@ -199,6 +199,8 @@ class Server(uvicorn.Server):
             await asyncio.wait([self._look_after])
 
     async def _close_port(self, sockets: list[socket.socket]) -> None:
+        take_no_more(sockets)
+        await asyncio.sleep(SETTLE)
         waiting = accept_waiting(sockets)
         for server in self.servers:
             server.close()

@@ -5,6 +5,7 @@ import errno
 import logging
 import socket
 import ssl
+import sys
 from collections.abc import Iterator
 from contextlib import ExitStack
 from types import SimpleNamespace
@@ -13,10 +14,12 @@ from typing import Any, cast
 import pytest
 
 from broker_controller.http import server
-from broker_controller.http.last_requests import accept_waiting
+from broker_controller.http.last_requests import accept_waiting, take_no_more
 from broker_controller.http.server import Server
 from tests.unit.http_double import World
 from tests.waiting import eventually
+
+WITHIN = 30.0
 
 
 class Listener:
@@ -45,6 +48,27 @@ def test_one_that_has_left_does_not_hide_those_behind_him() -> None:
 def test_without_files_those_that_were_accepted_are_served() -> None:
     with socket.socket() as first:
         assert accepted(first, OSError(errno.EMFILE, "Too many open files")) == [first]
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="other kernels have no such filter")
+@pytest.mark.parametrize(("family", "host"), [(socket.AF_INET, "127.0.0.1"), (socket.AF_INET6, "::1")])
+def test_who_comes_while_the_port_closes_is_refused_and_not_reset(family: socket.AddressFamily, host: str) -> None:
+    with ExitStack() as opened:
+        try:
+            listener = opened.enter_context(socket.create_server((host, 0), family=family))
+        except OSError:
+            pytest.skip(f"this machine has no {host}")
+        address = listener.getsockname()[:2]
+        early = opened.enter_context(socket.create_connection(address, WITHIN))
+        take_no_more([listener])
+        with pytest.raises(TimeoutError):
+            socket.create_connection(address, 0.1)
+        early.sendall(b"early")
+        accepted_early = opened.enter_context(listener.accept()[0])
+        assert accepted_early.recv(100) == b"early"
+        listener.close()
+        with pytest.raises(ConnectionRefusedError):
+            socket.create_connection(address, WITHIN)
 
 
 @pytest.fixture
