@@ -6,6 +6,7 @@ import pytest
 
 from broker_controller.decisions import Action, Limits
 from broker_controller.errors import InternalError, WorkerNotFoundError
+from broker_controller.lifecycle import RequestLife
 from broker_controller.service import ControllerService
 from broker_controller.watched_clock import SETTLE
 from broker_wire.messages import (
@@ -293,9 +294,6 @@ async def test_a_bug_in_the_life_of_one_request_ends_no_other(
 async def test_a_bug_in_the_life_of_one_request_hides_no_news_of_a_worker_from_the_others(
     broker_url: str, topology: Topology, eventually: Eventually, monkeypatch: pytest.MonkeyPatch, news: str
 ) -> None:
-    def fail(*_: object, **__: object) -> list[Action]:
-        raise RuntimeError("a bug")
-
     async with running_service(broker_url, topology) as service, HandWorker(broker_url, topology, "w1", "m") as worker:
         await worker.consume("model")
         broken, sound = [await service.gateway.submit(submission()) for _ in range(2)]
@@ -303,7 +301,7 @@ async def test_a_bug_in_the_life_of_one_request_hides_no_news_of_a_worker_from_t
             request, _ = await worker.take()
             worker.reply(request.controller, Started(request.stream, 1, "w1", worker.instance))
         await eventually(lambda: broken.life.instance == sound.life.instance == worker.instance)
-        monkeypatch.setattr(broken.life, news, fail)
+        break_method(monkeypatch, broken.life, news)
         service.gateway.on_worker_gone(worker.instance, in_order=False)
         assert sound.life.is_without_worker
         service.gateway.on_announce(Announce("w1", worker.instance))
@@ -312,14 +310,24 @@ async def test_a_bug_in_the_life_of_one_request_hides_no_news_of_a_worker_from_t
             await broken.wait(15)
 
 
+def break_method(monkeypatch: pytest.MonkeyPatch, broken: RequestLife, name: str) -> None:
+    """In the life of one request alone."""
+    whole = getattr(RequestLife, name)
+
+    def method(life: RequestLife, *arguments: object, **named: object) -> list[Action]:
+        if life is broken:
+            raise RuntimeError("a bug")
+        actions: list[Action] = whole(life, *arguments, **named)
+        return actions
+
+    monkeypatch.setattr(RequestLife, name, method)
+
+
 async def end_one_by_a_bug(service: ControllerService, worker: HandWorker, monkeypatch: pytest.MonkeyPatch) -> None:
     broken = await service.gateway.submit(submission())
     sound = await service.gateway.submit(submission())
 
-    def sweep(*_: object, **__: object) -> list[Action]:
-        raise RuntimeError("a bug")
-
-    monkeypatch.setattr(broken.life, "sweep", sweep)
+    break_method(monkeypatch, broken.life, "sweep")
     with pytest.raises(InternalError, match="has a bug"):
         await broken.wait(15)
     numbers = []
