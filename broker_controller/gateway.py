@@ -31,11 +31,12 @@ from broker_controller.request_sender import RequestSender, Submission
 from broker_controller.session_key import SessionKey
 from broker_controller.slow_readers import SlowReaders
 from broker_controller.streams import GenerationStream
+from broker_controller.tally import Tally
 from broker_controller.waiting_line import WaitingLine, shown
 from broker_controller.watched_clock import WatchedClock
 from broker_controller.whereabouts import Whereabouts
 from broker_wire.amqp.channel import Outcome
-from broker_wire.messages import Announce, Started
+from broker_wire.messages import Announce, End, Started
 
 _log = logging.getLogger(__name__)
 
@@ -59,6 +60,7 @@ class Gateway:
         watched: WatchedClock,
         queue_lengths: Callable[[], Mapping[str, int]],
         empty_queues: Callable[[], Container[str]],
+        tally: Tally,
     ) -> None:
         self.controller_id = controller_id
         self.streams: dict[int, GenerationStream] = {}
@@ -72,6 +74,8 @@ class Gateway:
         self._limits = limits
         self._sender = RequestSender(links, registry, watched, self._on_published)
         self._empty_queues = empty_queues
+        self.tally = tally
+        """What became of all that there were."""
         self._line = WaitingLine(queue_lengths, links.topology.bounds.max_length)
         self._latest = 0
         self._requests: dict[int, Submission] = {}
@@ -97,11 +101,15 @@ class Gateway:
         Raises: ShuttingDownError, BrokerUnavailableError, OverloadedError, BadRequestError, WorkerNotFoundError,
             RequestTooLargeError.
         """
-        self.door.check(len(submission.body))
-        check_ability(submission, self._registry)
+        try:
+            self.door.check(len(submission.body))
+            check_ability(submission, self._registry)
+            place, worker = choose_place(submission, self._registry, self._choose_worker)
+        except ServiceError as error:
+            self.tally.on_rejected(submission.model, error)
+            raise
         now = time.monotonic()
         number = self.next_number()
-        place, worker = choose_place(submission, self._registry, self._choose_worker)
         life = RequestLife(
             controller=self.controller_id,
             stream=number,
@@ -115,12 +123,13 @@ class Gateway:
             resume=submission.resume,
         )
         life.answer.preload(submission.had)
-        stream = GenerationStream(life, on_cancel=self._on_cancel, on_flow=self._on_flow)
+        stream = GenerationStream(life, on_cancel=self._on_cancel, on_flow=self._on_flow, own_times=self.tally.overhead)
         self.inflight.on_taken(stream, len(submission.body) + life.answer.size)
         self._requests[number] = submission
         self.streams[number] = stream
         self._idle.clear()
         self.carry_out(stream, life.begin())
+        stream.sent()
         if stream.finished:
             await stream.wait()
         return stream
@@ -204,10 +213,12 @@ class Gateway:
             # It may have waited for that since we let it, and forgotten what it was told in the meantime.
             self._slow_readers.on_start(stream)
 
-    def complete(self, stream: GenerationStream) -> None:
+    def complete(self, stream: GenerationStream, end: End) -> None:
         """The last frame came."""
         self._finished += 1
-        self._line.note_finished(stream.model, time.monotonic())
+        now = time.monotonic()
+        self._line.note_finished(stream.model, now)
+        self.tally.on_complete(stream, end.usage, now)
         self.carry_out(stream, stream.life.finish())
 
     def on_worker_gone(self, instance: str, *, in_order: bool) -> None:
@@ -238,6 +249,11 @@ class Gateway:
         # A queue that was made anew concerns everybody who waits, wherever they have been.
         made_any = announce.made_queues or announce.made_pinned_queue
         self._for_each(self.streams.values() if made_any else self._streams_at(announce.instance), tell)
+
+    def ask_again(self, stream: GenerationStream) -> None:
+        """A part of its answer has not arrived."""
+        self.tally.repairs += 1
+        self.carry_out(stream, [stream.life.missing()])
 
     # --- tasks
 
@@ -271,7 +287,7 @@ class Gateway:
         self.carry_out(stream, life.sweep(now, watched, glance.has_worker(life), is_queue_empty=is_empty))
         if stream.gap_since is not None and watched - stream.gap_since > 1.0 and life.stage is Stage.RUNNING:
             stream.gap_since = watched
-            self.carry_out(stream, [life.missing()])
+            self.ask_again(stream)
 
     def _for_each(self, streams: Iterable[GenerationStream], act: Callable[[GenerationStream], None]) -> None:
         for stream in list(streams):
@@ -347,6 +363,7 @@ class Gateway:
     def _cancel(self, stream: GenerationStream) -> None:
         life = stream.life
         _log.info("client left request=%s stream=%d stage=%s", life.request_id, life.stream, life.stage.name.lower())
+        self.tally.on_left(stream)
         self.carry_out(stream, life.cancel())
 
     def _fail(self, stream: GenerationStream, error: ServiceError) -> None:
@@ -357,5 +374,6 @@ class Gateway:
         if isinstance(error, DeadlineError) and error.retry_after is None:
             error.retry_after = self._line.retry_after_deadline(stream.life, time.monotonic())
         _log.info("request failed request=%s error=%s text=%s", stream.request_id, type(error).__name__, error)
+        self.tally.on_failed(stream, error)
         stream.fail(error)
         self.close(stream)

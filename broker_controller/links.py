@@ -72,6 +72,16 @@ class Links:
         return self._publisher.server_version
 
     @property
+    def reconnects(self) -> int:
+        """Connections that were lost and came back."""
+        return sum(max(0, connection.established - 1) for connection in (self._publisher, self._consumer))
+
+    @property
+    def unconfirmed_bytes(self) -> int:
+        """Published, and not yet taken by the broker."""
+        return 0 if self._sending is None else self._sending.unconfirmed_bytes
+
+    @property
     def problem(self) -> str:
         """A sentence about why the broker cannot be used now, "" when it can."""
         if self.blocked:

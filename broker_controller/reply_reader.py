@@ -152,7 +152,7 @@ class ReplyReader:
                     stream.feed((frame,), size)
                 case End():
                     stream.end(frame)
-                    self._gateway.complete(stream)
+                    self._gateway.complete(stream, frame)
                 case Failed():
                     self._gateway.carry_out(stream, life.on_failed(frame))
 
@@ -170,7 +170,7 @@ class ReplyReader:
             stream.gap_since = watched
             life = stream.life
             _log.warning("gap in a stream request=%s next=%d", life.request_id, life.answer.next_seq)
-            self._gateway.carry_out(stream, [life.missing()])
+            self._gateway.ask_again(stream)
 
     def _on_unknown(self, frame: Frame, batch: Batch) -> None:
         """An answer to a question, or a frame of a request that is over, or never was here. Whoever runs it stops."""

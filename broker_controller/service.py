@@ -25,6 +25,7 @@ from broker_controller.queue_watch import QueueWatch
 from broker_controller.reply_reader import ReplyReader
 from broker_controller.responses.config import KeepConfig
 from broker_controller.responses.keeper import Keeper
+from broker_controller.tally import Tally
 from broker_controller.watched_clock import WatchedClock
 from broker_wire.amqp.addresses import TLSFiles, parse_broker_url
 from broker_wire.garbage import GarbageBin
@@ -86,6 +87,7 @@ class ControllerService:
             watched=watched,
             queue_lengths=lambda: self.queues.lengths,
             empty_queues=lambda: self.queues.empty,
+            tally=Tally(self.controller.registry.models),
         )
         self.questions = Questions(
             self.controller_id,

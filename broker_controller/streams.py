@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterable, Sequence
 from msgspec import Struct
 
 from broker_controller.decisions import Stage
+from broker_controller.distribution import Distribution
 from broker_controller.errors import ServiceError
 from broker_controller.forecast import Outlook
 from broker_controller.lifecycle import RequestLife
@@ -48,14 +49,18 @@ class GenerationStream:
 
     __slots__ = (
         "_ended",
+        "_ended_at",
         "_error",
         "_items",
         "_on_cancel",
         "_on_flow",
+        "_own_times",
         "_paused",
+        "_sent_at",
         "_unread",
         "_waiter",
         "_waits_until",
+        "first_at",
         "gap_since",
         "kept_bytes",
         "life",
@@ -69,11 +74,14 @@ class GenerationStream:
         *,
         on_cancel: Callable[["GenerationStream"], None],
         on_flow: Callable[["GenerationStream", bool], None],
+        own_times: Distribution | None = None,
     ) -> None:
         self.life = life
         self.kept_bytes = 0
         """What this request makes the controller hold, for the bound over all requests."""
         self.gap_since: float | None = None
+        self.first_at: float | None = None
+        """When its first chunk came (seconds, monotonic)."""
         self.outlook: Outlook | None = None
         """Its place in the model's queue, while it waits there; as of the gateway's last look."""
         self._on_cancel = on_cancel
@@ -85,6 +93,9 @@ class GenerationStream:
         """Whether its engine was ever held."""
         self._error: ServiceError | None = None
         self._ended = False
+        self._ended_at = 0.0
+        self._sent_at = life.submitted_at
+        self._own_times = own_times
         self._waiter: asyncio.Future[bool] | None = None
         self._waits_until: float | None = None
 
@@ -112,6 +123,15 @@ class GenerationStream:
     def finished(self) -> bool:
         """Nothing more will come: all of it was taken, or it failed."""
         return (self._ended or self._error is not None) and not self._items
+
+    def own_time(self, received_at: float, *, whole: bool) -> float:
+        """What the controller itself took for it, in seconds: from the request's arrival at `received_at` to the
+        broker, and from its first chunk, or the end of a `whole` answer, until now. Called once."""
+        came_at = self._ended_at if whole or self.first_at is None else self.first_at
+        seconds = self._sent_at - received_at + time.monotonic() - came_at
+        if self._own_times is not None:
+            self._own_times.add(seconds)
+        return seconds
 
     def take(self) -> list[Item]:
         """All that has come since the last time, in order. After `End` nothing comes."""
@@ -150,8 +170,14 @@ class GenerationStream:
 
     # --- for the gateway
 
+    def sent(self) -> None:
+        """It is on its way to the broker."""
+        self._sent_at = time.monotonic()
+
     def feed(self, items: Sequence[str | Piece | Payloads], size: int) -> None:
         """Chunks came, `size` characters and bytes of them."""
+        if self.first_at is None:
+            self.first_at = time.monotonic()
         self._items += items
         self.kept_bytes += size
         self._unread += size
@@ -164,6 +190,7 @@ class GenerationStream:
         """The last frame came."""
         self._items.append(frame)
         self._ended = True
+        self._ended_at = time.monotonic()
         self.wake()
 
     def fail(self, error: ServiceError) -> None:

@@ -17,12 +17,12 @@ _log = logging.getLogger(__name__)
 _REQUEST_ID = re.compile(rb"[\x21-\x7e]{1,128}")
 _CLIENT_LEFT = 499
 """What nginx writes where a client left before there was a status."""
-_PROBES = frozenset({"/healthz", "/readyz"})
+_PROBES = frozenset({"/healthz", "/readyz", "/metrics"})
 """Asked every few seconds by machines: logged at DEBUG."""
 
 
 class AccessLog:
-    """ASGI middleware. Puts `request_id` into the scope's state."""
+    """ASGI middleware. Puts `request_id` and `received_at` (seconds, monotonic) into the scope's state."""
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
@@ -34,7 +34,7 @@ class AccessLog:
             return
         request_id = scope.setdefault("state", {})["request_id"] = _request_id(scope)
         answer = _Answer(request_id, send)
-        begun = time.perf_counter()
+        begun = scope["state"]["received_at"] = time.monotonic()
         try:
             await self._app(scope, receive, answer.send)
         except Exception:  # whatever we forgot: the client gets a sentence and the log the traceback
@@ -45,7 +45,7 @@ class AccessLog:
             await Call(scope, receive, answer.send).respond(told.status, told.body, headers=told.headers)
         finally:
             level = logging.DEBUG if scope["path"] in _PROBES else logging.INFO
-            milliseconds = (time.perf_counter() - begun) * 1000
+            milliseconds = (time.monotonic() - begun) * 1000
             _access.log(
                 level,
                 "answered request=%s method=%s path=%s status=%d ms=%.1f client=%s",

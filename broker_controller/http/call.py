@@ -33,17 +33,19 @@ class Call:
 
     Attributes:
         client: who asks.
+        received_at: when its head was here (seconds, monotonic).
         request_id: the client's `X-Request-Id`, or ours.
         subject: what an error of it is about, as far as the surface knows by now.
         started: a status was sent.
     """
 
-    __slots__ = ("_send", "client", "receive", "request_id", "scope", "started", "subject")
+    __slots__ = ("_send", "client", "receive", "received_at", "request_id", "scope", "started", "subject")
 
     def __init__(self, scope: Scope, receive: Receive, send: Send) -> None:
         self.scope = scope
         self.receive = receive
         self.client: Client = scope["state"]["client"]
+        self.received_at: float = scope["state"]["received_at"]
         self.request_id: str = scope["state"]["request_id"]
         self.subject = Subject(self.request_id)
         self.started = False

@@ -3,10 +3,11 @@
 from typing import Any
 
 import msgspec
-from fastapi import APIRouter, Response
+from fastapi import APIRouter, Request, Response
 
 from broker_controller.http.answer_types import BrokerFacts, ControllerFacts, Health, ModelFacts, Readiness
 from broker_controller.http.documentation import operations as docs
+from broker_controller.http.exposition import Exposition
 from broker_controller.http.services import Services
 from broker_controller.process_facts import process_facts
 from broker_controller.worker_record import RecordState
@@ -35,6 +36,14 @@ def operations_router(services: Services) -> APIRouter:
     async def status() -> Response:
         """Workers, models with the requests that wait for each, streams, broker, garbage, and this process."""
         return _json(200, _status(services))
+
+    exposition = Exposition(services)
+
+    @router.get("/metrics", openapi_extra=docs.METRICS)
+    async def metrics(request: Request) -> Response:
+        """What Prometheus scrapes: requests, waits, tokens, queues, workers and the broker."""
+        text, content_type = exposition.render(request.headers.get("accept", ""))
+        return Response(text, headers={"content-type": content_type})
 
     @router.get("/test_connection", openapi_extra=docs.TEST_CONNECTION)
     async def test_connection() -> Response:

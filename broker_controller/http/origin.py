@@ -19,6 +19,11 @@ def start_headers(stream: GenerationStream) -> list[Header]:
     ]
 
 
+def overhead_header(seconds: float) -> Header:
+    """`X-Overhead-Ms`: what the controller itself took for the answer's first bytes, less the broker and the worker."""
+    return (b"x-overhead-ms", b"%.2f" % (seconds * 1000))
+
+
 def start_comment(start: StartInfo) -> bytes:
     """The same for a comment line."""
     return b"worker=%b attempts=%d queue_time=%.3f" % (printable(start.worker), start.attempts, start.queue_seconds)

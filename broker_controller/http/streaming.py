@@ -10,7 +10,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from broker_controller.errors import ServiceError
 from broker_controller.http.answer_writer import AnswerWriter, SideNotes
 from broker_controller.http.call import Call, EndedByClient, Header
-from broker_controller.http.origin import start_headers
+from broker_controller.http.origin import overhead_header, start_headers
 from broker_controller.streams import GenerationStream, one_by_one
 from broker_wire.messages import End, Piece
 
@@ -47,7 +47,10 @@ async def stream_answer(call: Call, stream: GenerationStream, writer: AnswerWrit
             # With the first chunk the status is a real one, and the head needs no write of its own.
             waits = not await stream.wait(writer.hold)
             notes = SideNotes(stream, writer)
-            await call.start(200, [(b"content-type", writer.content_type), *STREAM_HEADERS, *start_headers(stream)])
+            head = [(b"content-type", writer.content_type), *STREAM_HEADERS, *start_headers(stream)]
+            if not waits:
+                head.append(overhead_header(stream.own_time(call.received_at, whole=False)))
+            await call.start(200, head)
             if waits:
                 await call.write(notes.now())
             try:
@@ -101,7 +104,8 @@ async def whole_answer(
                 items += one_by_one(stream.take())
             data = encode(items)
             await on_end()
-            await call.respond(200, data, headers=start_headers(stream))
+            own_time = stream.own_time(call.received_at, whole=True)
+            await call.respond(200, data, headers=[*start_headers(stream), overhead_header(own_time)])
     except ServiceError as error:
         error.about(stream.life.subject)
         raise

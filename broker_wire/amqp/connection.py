@@ -88,6 +88,8 @@ class Connection:
         self.blocked = False
         self.server_version: tuple[int, ...] = ()
         self.last_error: BrokerError | None = None
+        self.established = 0
+        """Times that it was connected: all but the first are reconnects."""
         self._on_connected = on_connected
         self._on_lost = on_lost
         self._on_blocked = on_blocked
@@ -159,6 +161,7 @@ class Connection:
             # It went as `on_connected` finished: whoever has set something up there hears of the loss as of any other.
             return
         self.state = ConnectionState.CONNECTED
+        self.established += 1
         self._hurried.clear()
         self.last_error = None
         self._last_logged = ("", 0.0)

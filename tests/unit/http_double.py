@@ -27,6 +27,7 @@ from broker_controller.responses.request import Asked, encode_fields
 from broker_controller.responses.shelf import Kept, Shelf
 from broker_controller.settings import Settings
 from broker_controller.streams import GenerationStream
+from broker_controller.tally import Tally
 from broker_wire.messages import Announce, Ask, Begun, Created, End, ModelCard, Payloads, Piece, Said, Started, Usage
 
 WITHIN = 10.0
@@ -110,6 +111,7 @@ class GatewayDouble:
         self.refusal: ServiceError | None = None
         self.door = DoorDouble()
         self.inflight = InflightDouble()
+        self.tally = Tally(lambda: ())
         self.forecasts: dict[str, float] = {}
         self._submitted: asyncio.Queue[PlayedStream] = asyncio.Queue()
 

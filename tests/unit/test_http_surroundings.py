@@ -161,7 +161,7 @@ async def test_the_docs_show_every_endpoint_with_examples() -> None:
         "/worker/{name}/worker_get_conv_template",
         "/worker/{name}/worker_get_status",
     ]
-    gets = ["/v1/models", "/v1/models/{model}", "/healthz", "/readyz", "/status", "/test_connection"]
+    gets = ["/v1/models", "/v1/models/{model}", "/healthz", "/readyz", "/status", "/metrics", "/test_connection"]
     gets += ["/v1/responses/{response_id}", "/v1/responses/{response_id}/input_items"]
     assert sorted(document["paths"]) == sorted([*posts, *gets])
     operations = [document["paths"][path]["post"] for path in posts] + [document["paths"][path]["get"] for path in gets]

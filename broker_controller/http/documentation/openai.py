@@ -58,7 +58,7 @@ _INPUT = {"oneOf": [TEXT, {"type": "array", "items": {}}], "description": "A tex
 _USAGE = TokenUsage(12, 2, 14)
 _STREAMED = (
     "With `stream` it is server-sent events, the last one `data: [DONE]`. The status and the headers `X-Worker`, "
-    "`X-Attempts` and `X-Queue-Time` (seconds) wait for a worker to start, 5 s at most; an error after that is an "
+    "`X-Attempts` and `X-Queue-Time` (seconds) wait for the first chunk, 5 s at most; an error after that is an "
     'event `data: {"error": …}`.'
 )
 

@@ -12,7 +12,7 @@ from broker_controller.http.answer_types import (
     Status,
     StreamCounts,
 )
-from broker_controller.http.documentation.parts import MODEL, answer
+from broker_controller.http.documentation.parts import MODEL, REQUEST_ID, TEXT, answer
 from broker_controller.process_facts import ProcessFacts
 from broker_controller.waiting_line import WaitingRequest
 from broker_controller.worker_record import RecordState, WorkerView
@@ -49,6 +49,16 @@ _WORKER = WorkerView(
     requests_done=17,
     tokens_done=4096,
 )
+_METRICS_TEXT = {"schema": TEXT, "example": "# TYPE broker_controller_ready gauge\nbroker_controller_ready 1.0\n"}
+METRICS = {
+    "responses": {
+        "200": {
+            "description": "In the format that `Accept` asks for",
+            "headers": REQUEST_ID,
+            "content": {"text/plain": _METRICS_TEXT, "application/openmetrics-text": _METRICS_TEXT},
+        }
+    }
+}
 STATUS = {
     "responses": {
         "200": answer(

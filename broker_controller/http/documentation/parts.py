@@ -32,7 +32,7 @@ STOP: Part = {"oneOf": [TEXT, {"type": "array", "items": TEXT}]}
 _EXAMPLES = {type(example): example for example in EXAMPLES}
 _SCHEMAS = "#/components/schemas/{name}"
 
-_REQUEST_ID: Part = {
+REQUEST_ID: Part = {
     "X-Request-Id": {
         "required": True,
         "schema": TEXT,
@@ -56,8 +56,12 @@ START_HEADERS: Part = {
     "X-Worker": {"schema": TEXT, "description": "The worker that started it, percent-encoded."},
     "X-Attempts": {"schema": COUNT, "description": "1, or more where workers were lost."},
     "X-Queue-Time": {"schema": {"type": "number", "minimum": 0}, "description": "Seconds until a worker started it."},
+    "X-Overhead-Ms": {
+        "schema": {"type": "number"},
+        "description": "Milliseconds that the controller itself took: from the request to the broker, and back.",
+    },
 }
-"""Absent where no worker had started it when the headers were sent."""
+"""Absent where no worker had started it when the headers were sent; the last one where there was no chunk yet."""
 
 RESUME: list[Part] = [
     {
@@ -114,7 +118,7 @@ def answer(
     else:
         # An example that is null would be left out of the document.
         content = {"schema": {"type": "null"} if example is None else TEXT, "example": example}
-    return {"description": description, "headers": _REQUEST_ID | (headers or {}), "content": {media_type: content}}
+    return {"description": description, "headers": REQUEST_ID | (headers or {}), "content": {media_type: content}}
 
 
 def with_events(whole: Part, kind: type[Struct], example: str) -> Part:
@@ -144,7 +148,7 @@ def refusals(style: ErrorStyle, form: type[Struct], kinds: Iterable[type[Service
         one = answers.get(str(error.status))
         if one is None:
             sent = {name for name, _ in error.headers}
-            headers = _REQUEST_ID | (RETRY_AFTER if b"retry-after" in sent else {})
+            headers = REQUEST_ID | (RETRY_AFTER if b"retry-after" in sent else {})
             headers |= _SHOULD_RETRY if b"x-should-retry" in sent else {}
             content = {error.content_type.decode(): {"schema": schema_of(form), "examples": {kind.__name__: example}}}
             answers[str(error.status)] = {"description": sentence, "headers": headers, "content": content}
