@@ -4,6 +4,7 @@ from typing import Any
 
 import msgspec
 from fastapi import APIRouter, Request, Response
+from starlette.responses import PlainTextResponse
 
 from broker_controller.http.answer_types import BrokerFacts, ControllerFacts, Health, ModelFacts, Readiness
 from broker_controller.http.documentation import operations as docs
@@ -39,7 +40,7 @@ def operations_router(services: Services) -> APIRouter:
 
     exposition = Exposition(services)
 
-    @router.get("/metrics", openapi_extra=docs.METRICS)
+    @router.get("/metrics", openapi_extra=docs.METRICS, response_class=PlainTextResponse)
     async def metrics(request: Request) -> Response:
         """What Prometheus scrapes: requests, waits, tokens, queues, workers and the broker."""
         text, content_type = exposition.render(request.headers.get("accept", ""))
