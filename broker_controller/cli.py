@@ -47,7 +47,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         settings = parse(arguments)
         signal.signal(signal.SIGTERM, _end)
-        log.set_up(settings.log_level)
+        log.set_up(settings.log_level, settings.log_format)
         return _serve(settings)
     except (SettingError, ListenError, NoBrokerError, PrivateNodeError, DockerBrokerError, ValueError) as error:
         print(f"broker-controller: {error}", file=sys.stderr)  # noqa: T201 - for whoever typed the command

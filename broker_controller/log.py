@@ -13,8 +13,8 @@ _QUIET = {"pika": logging.CRITICAL, **dict.fromkeys(("uvicorn.error", "asyncio",
 """They tell what our own lines tell already: only what is graver is shown. At `debug` everything is."""
 
 
-def set_up(level: str) -> None:
-    """Set up the whole process; `level` is one of `LEVELS`."""
-    log_to_stderr(level)
+def set_up(level: str, how: str) -> None:
+    """Set up the whole process; `level` is one of `LEVELS`, `how` of `FORMATS`."""
+    log_to_stderr(level, how)
     for name, least in _QUIET.items():
         logging.getLogger(name).setLevel(logging.DEBUG if level == "debug" else least)

@@ -18,6 +18,7 @@ from broker_controller.image_urls import parse_hosts
 from broker_controller.log import LEVELS
 from broker_controller.options import ENVIRONMENT_PREFIX, Options, SettingError
 from broker_controller.responses.config import KeepConfig
+from broker_wire.log_lines import FORMATS
 from broker_wire.topology import QueueBounds, QueueType, Topology, check_model_name
 
 MAX_SECONDS = 366 * 24 * 3600.0
@@ -84,6 +85,7 @@ class Settings(Struct, frozen=True):
     allow_image_url: tuple[str, ...] = ()
     parent: tuple[str, ...] = ()
     log_level: str = "info"
+    log_format: str = "text"
 
 
 def parse(arguments: Sequence[str] | None = None, environment: Mapping[str, str] = os.environ) -> Settings:
@@ -182,6 +184,7 @@ def _declare(options: Options) -> None:
 
     options.begin("Logging")
     add("--log-level", _level, "LEVEL", f"{', '.join(LEVELS)} ({default.log_level})")
+    add("--log-format", _log_format, "FORMAT", f"{', '.join(FORMATS)} ({default.log_format})")
 
 
 def _number(text: str) -> float:
@@ -264,4 +267,10 @@ def _networks(text: str) -> tuple[Network, ...]:
 def _level(text: str) -> str:
     if text.lower() not in LEVELS:
         raise ValueError(f"there is no log level {text!r}; choose one of: {', '.join(LEVELS)}")
+    return text.lower()
+
+
+def _log_format(text: str) -> str:
+    if text.lower() not in FORMATS:
+        raise ValueError(f"there is no log format {text!r}; choose one of: {', '.join(FORMATS)}")
     return text.lower()

@@ -12,10 +12,10 @@ from msgspec import Struct
 
 from broker_controller.decisions import Stage
 from broker_controller.distribution import Distribution
-from broker_controller.errors import ServiceError
+from broker_controller.errors import ServiceError, code_of
 from broker_controller.forecast import Outlook
 from broker_controller.lifecycle import RequestLife
-from broker_wire.messages import End, Payloads, Piece
+from broker_wire.messages import End, Payloads, Piece, Usage
 
 HIGH_WATER = 256 * 1024
 """Characters a client may leave unread before its engine is held. One slow reader must not slow the reply queue."""
@@ -58,6 +58,7 @@ class GenerationStream:
         "_paused",
         "_sent_at",
         "_unread",
+        "_usage",
         "_waiter",
         "_waits_until",
         "first_at",
@@ -94,6 +95,7 @@ class GenerationStream:
         self._error: ServiceError | None = None
         self._ended = False
         self._ended_at = 0.0
+        self._usage: Usage | None = None
         self._sent_at = life.submitted_at
         self._own_times = own_times
         self._waiter: asyncio.Future[bool] | None = None
@@ -118,6 +120,21 @@ class GenerationStream:
         if life.started_at is None:
             return None
         return StartInfo(life.worker, life.moves + 1, life.started_at - life.submitted_at)
+
+    @property
+    def outcome(self) -> str:
+        """`complete`, the code of the error that it ended as, or `left`, when whoever read it stops before."""
+        if self._error is not None:
+            return code_of(self._error)
+        return "complete" if self._ended else "left"
+
+    @property
+    def tokens(self) -> int:
+        """Of the answer so far: by the engine's usage, and without it by its chunks."""
+        if self._usage is not None:
+            return self._usage.completion_tokens
+        # The last frame is no chunk.
+        return self.life.answer.next_seq - self._ended
 
     @property
     def finished(self) -> bool:
@@ -191,6 +208,7 @@ class GenerationStream:
         self._items.append(frame)
         self._ended = True
         self._ended_at = time.monotonic()
+        self._usage = frame.usage
         self.wake()
 
     def fail(self, error: ServiceError) -> None:

@@ -1,8 +1,13 @@
-"""How the log of both programs looks: one event a line, key=value, times in UTC, on standard error."""
+"""How the log of both programs looks: one event a line, key=value or JSON, times in UTC, on standard error."""
 
 import logging
 import sys
 import time
+
+from broker_wire.json_lines import JsonFormatter
+
+FORMATS = ("text", "json")
+"""`text`: lines for people, which programs can read, too."""
 
 
 class LineFormatter(logging.Formatter):
@@ -21,10 +26,10 @@ class LineFormatter(logging.Formatter):
         return line if line.isprintable() else "".join(map(_printable, line))
 
 
-def log_to_stderr(level: str) -> None:
-    """Set up the whole process. `level` is one of `logging`'s names, in any case."""
+def log_to_stderr(level: str, how: str = "text") -> None:
+    """Set up the whole process. `level` is one of `logging`'s names, in any case; `how` one of `FORMATS`."""
     handler = logging.StreamHandler(sys.stderr)
-    handler.setFormatter(LineFormatter())
+    handler.setFormatter(JsonFormatter() if how == "json" else LineFormatter())
     logging.basicConfig(level=level.upper(), handlers=[handler], force=True)
 
 

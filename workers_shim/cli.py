@@ -27,7 +27,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """
     try:
         options = parse(arguments)
-        log_to_stderr(options.log_level)
+        log_to_stderr(options.log_level, options.log_format)
         if options.command == "check":
             return check(_make_engine(options), options)
         _make_worker(options).run()

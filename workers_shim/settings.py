@@ -8,6 +8,7 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
+from broker_wire.log_lines import FORMATS
 from broker_wire.messages import Operation
 from broker_wire.topology import QueueBounds, QueueType, check_model_name, check_worker_name
 from workers_shim.check import MAX_TOKENS, PROMPT
@@ -113,6 +114,7 @@ def _question(command: argparse.ArgumentParser) -> None:
     group.add_without_variable(
         "--log-level", choices=_LOG_LEVELS, default="warning", help="least severe events to log (default: warning)"
     )
+    group.add_without_variable("--log-format", choices=FORMATS, default="text", help="text or json (default: text)")
 
 
 def _add_engine_options(command: argparse.ArgumentParser, engine: EngineCommand) -> None:
@@ -157,6 +159,7 @@ def _worker(command: argparse.ArgumentParser, engine: EngineCommand) -> None:
         default="info",
         help="least severe events to log (default: info)",
     )
+    group.add("--log-format", choices=FORMATS, default="text", help="text or json (default: text)")
 
 
 def _broker(command: argparse.ArgumentParser) -> None:

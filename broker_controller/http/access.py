@@ -10,11 +10,14 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from broker_controller.http.call import Call
 from broker_controller.http.errors import answer_for_bug
 from broker_controller.http.ids import hex_id
+from broker_controller.streams import GenerationStream
 
 _access = logging.getLogger("broker_controller.access")
 _log = logging.getLogger(__name__)
 
 _REQUEST_ID = re.compile(rb"[\x21-\x7e]{1,128}")
+_ANSWERED = "answered request=%s method=%s path=%s status=%d ms=%.1f client=%s"
+_GENERATED = _ANSWERED + " model=%s worker=%s outcome=%s wait_ms=%s ttft_ms=%s tokens=%d"
 _CLIENT_LEFT = 499
 """What nginx writes where a client left before there was a status."""
 _PROBES = frozenset({"/healthz", "/readyz", "/metrics"})
@@ -22,7 +25,9 @@ _PROBES = frozenset({"/healthz", "/readyz", "/metrics"})
 
 
 class AccessLog:
-    """ASGI middleware. Puts `request_id` and `received_at` (seconds, monotonic) into the scope's state."""
+    """ASGI middleware. Puts `request_id` and `received_at` (seconds, monotonic) into the scope's state.
+
+    Whoever answers by a stream puts it there as `stream`, and its line has the facts of that."""
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
@@ -44,18 +49,24 @@ class AccessLog:
             told = answer_for_bug(scope["path"], request_id)
             await Call(scope, receive, answer.send).respond(told.status, told.body, headers=told.headers)
         finally:
-            level = logging.DEBUG if scope["path"] in _PROBES else logging.INFO
-            milliseconds = (time.monotonic() - begun) * 1000
-            _access.log(
-                level,
-                "answered request=%s method=%s path=%s status=%d ms=%.1f client=%s",
-                request_id,
-                scope["method"],
-                _path(scope),
-                answer.status,
-                milliseconds,
-                scope["client"][0] if scope.get("client") else "-",
-            )
+            _log_answer(scope, answer.status, time.monotonic() - begun)
+
+
+def _log_answer(scope: Scope, status: int, seconds: float) -> None:
+    level = logging.DEBUG if scope["path"] in _PROBES else logging.INFO
+    if not _access.isEnabledFor(level):
+        return
+    state = scope["state"]
+    client = scope["client"][0] if scope.get("client") else "-"
+    facts = (state["request_id"], scope["method"], _path(scope), status, seconds * 1000, client)
+    stream: GenerationStream | None = state.get("stream")
+    if stream is None:
+        _access.log(level, _ANSWERED, *facts)
+        return
+    life, start = stream.life, stream.start
+    wait = None if start is None else round(start.queue_seconds * 1000, 1)
+    first = None if stream.first_at is None else round((stream.first_at - life.submitted_at) * 1000, 1)
+    _access.log(level, _GENERATED, *facts, life.model, life.worker, stream.outcome, wait, first, stream.tokens)
 
 
 class _Answer:

@@ -14,6 +14,7 @@ from starlette.types import Receive, Scope, Send
 
 from broker_controller.errors import BadRequestError, RequestTooLargeError, Subject
 from broker_controller.http.client import Client
+from broker_controller.streams import GenerationStream
 
 Header = tuple[bytes, bytes]
 
@@ -67,6 +68,10 @@ class Call:
         """A part of the path that the route names."""
         value: str = self.scope["path_params"][name]
         return value
+
+    def tell_log(self, stream: GenerationStream) -> None:
+        """It is answered by this: the line of the access log has its facts."""
+        self.scope["state"]["stream"] = stream
 
     def forget_headers(self) -> None:
         """Nobody asks for one any more: an open stream is not to hold them."""

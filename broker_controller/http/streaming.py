@@ -40,6 +40,7 @@ async def stream_answer(call: Call, stream: GenerationStream, writer: AnswerWrit
 
     Raises: ServiceError, if the request failed before a status was sent.
     """
+    call.tell_log(stream)
     call.forget_headers()
     call.client.read_until = stream.life.deadline + LAST_READ
     try:
@@ -97,6 +98,7 @@ async def whole_answer(
     Raises: ServiceError.
     """
     items: list[str | Piece | End] = []
+    call.tell_log(stream)
     try:
         with EndedByClient(call.client):
             while not (items and type(items[-1]) is End):

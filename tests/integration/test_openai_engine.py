@@ -154,7 +154,7 @@ async def test_the_servers_own_words_reach_the_client_when_it_refuses(executor: 
 def test_check_asks_a_real_server(
     llama: LlamaServer, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(cli, "log_to_stderr", str)
+    monkeypatch.setattr(cli, "log_to_stderr", lambda *_: None)
     command = ["check", "openai", "--url", llama.url, "--max-tokens", "8"]
 
     assert cli.main([*command, "--prompt", "Tell me about gravity."]) == 0

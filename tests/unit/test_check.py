@@ -22,7 +22,7 @@ from workers_shim.check_printer import Printer, shown
 def _quiet(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in [name for name in os.environ if name.startswith("WORKERS_SHIM_")]:
         monkeypatch.delenv(name)
-    monkeypatch.setattr(cli, "log_to_stderr", str)
+    monkeypatch.setattr(cli, "log_to_stderr", lambda *_: None)
 
 
 @pytest.fixture

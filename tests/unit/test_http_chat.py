@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import logging
 import re
 from typing import Any
 
@@ -649,3 +650,30 @@ async def test_a_wish_that_is_none_of_the_three_is_refused() -> None:
     await answer.whole()
     assert answer.status == 400
     assert b"X-Resume has to be one of never, prefix, replay" in answer.body
+
+
+@pytest.mark.parametrize("streams", [True, False])
+@pytest.mark.parametrize("end", ["complete", "engine_error", "left"])
+async def test_an_access_line_says_what_became_of_the_answer(
+    streams: bool, end: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO, logger="broker_controller.access")
+    world = World()
+    answer = world.post(CHAT, chat(stream=streams))
+    stream = (await world.gateway.submitted()).start("w1").feed("a", "b")
+    if streams:
+        await answer.until(lambda: answer.parts)
+    match end:
+        case "complete":
+            stream.end(usage=Usage(7, 5))
+            await answer.whole()
+        case "engine_error":
+            stream.fail(EngineError("it raised"))
+            await answer.whole()
+        case _:
+            await answer.leave()
+    (line,) = (record.getMessage() for record in caplog.records if record.name == "broker_controller.access")
+    tokens = 5 if end == "complete" else 0
+    assert re.search(rf" model=\S+ worker=w1 outcome={end} wait_ms=\d+\.\d ttft_ms=\d+\.\d tokens={tokens}$", line), (
+        line
+    )

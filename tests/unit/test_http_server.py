@@ -76,7 +76,7 @@ def test_nobodys_text_looks_like_a_line_of_its_own() -> None:
 
 @pytest.mark.parametrize("level", ["info", "debug"])
 def test_what_pika_says_of_a_refused_connection_is_for_debugging(level: str, own_logging: None) -> None:
-    set_up(level)
+    set_up(level, "text")
     silence_pika()
     assert logging.getLogger("pika.connection").isEnabledFor(logging.ERROR) is (level == "debug")
 

@@ -25,7 +25,7 @@ def started(monkeypatch: pytest.MonkeyPatch) -> list[Worker]:
     for name in [name for name in os.environ if name.startswith("WORKERS_SHIM_")]:
         monkeypatch.delenv(name)
     monkeypatch.setattr(Worker, "run", lambda worker: workers.append(worker))
-    monkeypatch.setattr(cli, "log_to_stderr", str)
+    monkeypatch.setattr(cli, "log_to_stderr", lambda *_: None)
     return workers
 
 

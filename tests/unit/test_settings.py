@@ -51,6 +51,7 @@ OPTIONS = [
     ("--http-worker-slots", "2", "http_worker_slots", 2),
     ("--allow-image-url", "Images.example.com, *.cdn.net", "allow_image_url", ("images.example.com", "*.cdn.net")),
     ("--log-level", "DEBUG", "log_level", "debug"),
+    ("--log-format", "JSON", "log_format", "json"),
 ]
 
 
@@ -162,6 +163,7 @@ MISTAKES = [
     ("--allow-http-workers", "10.0.0.0/99"),
     ("--allow-image-url", "https://a.org"),
     ("--log-level", "loud"),
+    ("--log-format", "xml"),
 ]
 
 

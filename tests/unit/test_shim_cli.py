@@ -29,7 +29,7 @@ def started(monkeypatch: pytest.MonkeyPatch) -> list[Worker]:
     """Workers that the program would have run."""
     workers: list[Worker] = []
     monkeypatch.setattr(Worker, "run", lambda worker: workers.append(worker))
-    monkeypatch.setattr(cli, "log_to_stderr", str)
+    monkeypatch.setattr(cli, "log_to_stderr", lambda *_: None)
     return workers
 
 
@@ -229,7 +229,7 @@ def test_what_a_users_module_lacks_itself_is_not_hidden(tmp_path: Path, monkeypa
     (tmp_path / "worker_that_lacks.py").write_text("import something_not_installed\n")
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "path", list(sys.path))
-    monkeypatch.setattr(cli, "log_to_stderr", str)
+    monkeypatch.setattr(cli, "log_to_stderr", lambda *_: None)
 
     with pytest.raises(ModuleNotFoundError, match="something_not_installed"):
         cli.main(["run", "worker_that_lacks:worker"])
