@@ -30,6 +30,8 @@ _EPILOG = f"""\
 Every option has an environment variable: --broker-url is {ENVIRONMENT_PREFIX}BROKER_URL, and so on. An option wins
 over its variable.
 
+broker-controller status, workers, models and top show what a running controller sees: see the --help of each.
+
 SIGTERM or Ctrl-C: nothing new is accepted, the answers that run are finished. A second one ends the process at once."""
 
 
