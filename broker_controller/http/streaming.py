@@ -48,10 +48,7 @@ async def stream_answer(call: Call, stream: GenerationStream, writer: AnswerWrit
             # With the first chunk the status is a real one, and the head needs no write of its own.
             waits = not await stream.wait(writer.hold)
             notes = SideNotes(stream, writer)
-            head = [(b"content-type", writer.content_type), *STREAM_HEADERS, *start_headers(stream)]
-            if not waits:
-                head.append(overhead_header(stream.own_time(call.received_at, whole=False)))
-            await call.start(200, head)
+            await call.start(200, _head(call, stream, writer, waits=waits))
             if waits:
                 await call.write(notes.now())
             try:
@@ -63,6 +60,13 @@ async def stream_answer(call: Call, stream: GenerationStream, writer: AnswerWrit
     finally:
         call.client.read_until = None
         stream.cancel()
+
+
+def _head(call: Call, stream: GenerationStream, writer: AnswerWriter, *, waits: bool) -> list[Header]:
+    head = [(b"content-type", writer.content_type), *STREAM_HEADERS, *start_headers(stream)]
+    if not waits:
+        head.append(overhead_header(stream.own_time(call.received_at, whole=False)))
+    return head
 
 
 async def _write_chunks(
