@@ -25,6 +25,7 @@ class SessionConfig(Struct, frozen=True):
         drain_timeout: seconds that running requests have to finish in.
         grace: seconds that a controller that is gone has to come back in.
         bridged: it stands for an HTTP worker, whose URL is its name.
+        idle_exit: it leaves after so many seconds without a request; None: it stays.
     """
 
     name: str
@@ -38,6 +39,7 @@ class SessionConfig(Struct, frozen=True):
     drain_timeout: float = 600.0
     grace: float = GRACE
     bridged: bool = False
+    idle_exit: float | None = None
 
 
 class Patience(Struct, frozen=True):

@@ -97,6 +97,8 @@ class WorkerSession:
         )
         self._intake, self._will = self._connections.intake, self._connections.will
         self._custody.outbox, self._custody.desk = self._outbox, self._intake
+        self._idle_since = time.monotonic()
+        self._done_before = 0
         self._departure = Departure(
             config.name,
             self.instance,
@@ -177,6 +179,19 @@ class WorkerSession:
             self._outbox.sweep()
             self._custody.sweep()
             self._departure.notice()
+            self._leave_if_idle()
+
+    def _leave_if_idle(self) -> None:
+        limit = self._config.idle_exit
+        if limit is None or self._leaving.done():
+            return
+        pool, now, done = self._intake.pool, time.monotonic(), self._custody.requests_done
+        # Without a connection nothing can come: that it is idle then says nothing.
+        if pool.running or pool.waiting or done != self._done_before or not self._intake.open:
+            self._idle_since, self._done_before = now, done
+        elif now - self._idle_since >= limit:
+            _log.info("worker idle worker=%s seconds=%g", self._config.name, limit)
+            self.drain()
 
     async def _keep_queues(self) -> None:
         while True:

@@ -17,7 +17,7 @@ from workers_shim.commands.command import EngineCommand, ModelNames
 from workers_shim.config import GRACE
 from workers_shim.options import ENVIRONMENT_PREFIX, Options, SettingError, checked, variable_of
 
-WORKER_SETTINGS = ("name", "slots", "speed", "broker_url", "prefix", "drain_timeout", "grace")
+WORKER_SETTINGS = ("name", "slots", "speed", "broker_url", "prefix", "drain_timeout", "grace", "idle_exit")
 """Options that are `Worker`'s own, by its names; None where they are not given."""
 _LOG_LEVELS = ("debug", "info", "warning", "error")
 _EPILOG = f"""\
@@ -152,6 +152,12 @@ def _worker(command: argparse.ArgumentParser, engine: EngineCommand) -> None:
         type=float,
         metavar="S",
         help=f"seconds to go on for a controller that is away (default: {GRACE:g})",
+    )
+    group.add(
+        "--idle-exit",
+        type=float,
+        metavar="S",
+        help="leave after so many seconds without a request (default: stay)",
     )
     group.add(
         "--log-level",

@@ -53,6 +53,7 @@ class Worker:
         drain_timeout: seconds that running requests have to finish in when the worker is asked to leave.
         grace: seconds that running requests go on for a controller that is away.
         bridged: it stands for an HTTP worker, whose URL is its name.
+        idle_exit: it leaves after so many seconds without a request, for machines that cost money; None: it stays.
 
     Raises: ValueError, with a sentence.
     """
@@ -71,6 +72,7 @@ class Worker:
         drain_timeout: float = 600.0,
         grace: float = GRACE,
         bridged: bool = False,
+        idle_exit: float | None = None,
     ) -> None:
         self.config = SessionConfig(
             name=name or _default_name(),
@@ -84,6 +86,7 @@ class Worker:
             drain_timeout=drain_timeout,
             grace=grace,
             bridged=bridged,
+            idle_exit=idle_exit,
         )
         _check(self.config)
         self._executor = EngineExecutor()
@@ -303,6 +306,7 @@ def _check(config: SessionConfig) -> None:
         raise ValueError(f"the limit of a queue has to be at least 1, not {config.bounds.max_length}")
     if not (math.isfinite(config.speed) and config.speed >= 0):
         raise ValueError(f"speed has to be 0 or more, not {config.speed}")
-    for name in ("heartbeat_interval", "drain_timeout", "grace"):
-        if not getattr(config, name) > 0:
-            raise ValueError(f"{name} has to be more than 0 seconds, not {getattr(config, name)}")
+    for name in ("heartbeat_interval", "drain_timeout", "grace", "idle_exit"):
+        seconds = getattr(config, name)
+        if seconds is not None and not seconds > 0:
+            raise ValueError(f"{name} has to be more than 0 seconds, not {seconds}")

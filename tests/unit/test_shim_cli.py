@@ -37,7 +37,7 @@ def test_the_command_line_reaches_the_worker(started: list[Worker]) -> None:
     command = (
         "echo --model a --model b --name w-1 --slots 3 --speed 2.5 --drain-timeout 7 --tokens-per-second 9"
         " --broker-url amqp://h1,amqp://h2 --broker-ca ca.pem --broker-cert c.pem --broker-key k.pem --prefix p"
-        " --queue-limit 9 --queue-type quorum --grace 4"
+        " --queue-limit 9 --queue-type quorum --grace 4 --idle-exit 90"
     )
     assert cli.main(command.split()) == 0
 
@@ -45,7 +45,7 @@ def test_the_command_line_reaches_the_worker(started: list[Worker]) -> None:
     config = worker.config
     assert [card.name for card in worker.models] == ["a", "b"]
     assert (config.name, config.slots, config.speed) == ("w-1", 3, 2.5)
-    assert (config.drain_timeout, config.grace) == (7.0, 4.0)
+    assert (config.drain_timeout, config.grace, config.idle_exit) == (7.0, 4.0, 90.0)
     assert (config.broker_url, config.prefix) == ("amqp://h1,amqp://h2", "p")
     assert (config.bounds.max_length, config.bounds.type) == (9, "quorum")
     assert config.tls is not None
@@ -58,6 +58,7 @@ def test_what_is_not_said_has_its_default(started: list[Worker]) -> None:
     config = started[0].config
     assert re.fullmatch(rf".+-{os.getpid()}-[0-9a-f]{{6}}", config.name)
     assert (config.slots, config.speed, config.prefix, config.tls, config.grace) == (1, 1.0, "bc", None, 30.0)
+    assert config.idle_exit is None
     assert config.broker_url == "amqp://guest:guest@localhost:5672/"
 
 
@@ -103,6 +104,7 @@ def test_an_empty_address_of_the_broker_is_one_not_given(
         (["echo", "--model", "a", "--tokens-per-second", "0"], "tokens per second have to be more than 0"),
         (["echo", "--model", "a", "--drain-timeout", "0"], "drain_timeout has to be more than 0"),
         (["echo", "--model", "a", "--grace", "0"], "grace has to be more than 0"),
+        (["echo", "--model", "a", "--idle-exit", "0"], "idle_exit has to be more than 0"),
         (["llamacpp", "--gguf", "/no/such.gguf"], "there is no model file /no/such.gguf"),
         (["llamacpp", "--gguf", __file__], "is not a GGUF file"),
         (["llamacpp", "--mmproj", "a.gguf", "--embeddings", "mean"], "leave it, or --embeddings, out"),
