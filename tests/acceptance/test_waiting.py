@@ -64,6 +64,7 @@ async def test_three_that_wait_for_one_slot_know_their_places(fleet: Fleet) -> N
         assert forecasts[0] > 0
         told = re.compile(r": waiting about place=2 of 3 forecast=\d+s")
         await eventually(lambda: any(told.fullmatch(line) for line in streams.lines["r2"]))
+        await eventually(lambda: all(streams.lines[f"r{number}"] for number in (1, 2, 3)))
         holder.cancel()
     assert waiting(controller) == []
     # Their headers went out before anybody knew who would answer.
