@@ -36,7 +36,7 @@ from broker_controller.waiting_line import WaitingLine, shown
 from broker_controller.watched_clock import WatchedClock
 from broker_controller.whereabouts import Whereabouts
 from broker_wire.amqp.channel import Outcome
-from broker_wire.messages import Announce, End, Started
+from broker_wire.messages import Announce, Started
 
 _log = logging.getLogger(__name__)
 
@@ -213,12 +213,12 @@ class Gateway:
             # It may have waited for that since we let it, and forgotten what it was told in the meantime.
             self._slow_readers.on_start(stream)
 
-    def complete(self, stream: GenerationStream, end: End) -> None:
+    def complete(self, stream: GenerationStream) -> None:
         """The last frame came."""
         self._finished += 1
         now = time.monotonic()
         self._line.note_finished(stream.model, now)
-        self.tally.on_complete(stream, end.usage, now)
+        self.tally.on_complete(stream, now)
         self.carry_out(stream, stream.life.finish())
 
     def on_worker_gone(self, instance: str, *, in_order: bool) -> None:

@@ -152,7 +152,7 @@ class ReplyReader:
                     stream.feed((frame,), size)
                 case End():
                     stream.end(frame)
-                    self._gateway.complete(stream, frame)
+                    self._gateway.complete(stream)
                 case Failed():
                     self._gateway.carry_out(stream, life.on_failed(frame))
 

@@ -58,7 +58,6 @@ class GenerationStream:
         "_paused",
         "_sent_at",
         "_unread",
-        "_usage",
         "_waiter",
         "_waits_until",
         "first_at",
@@ -66,6 +65,7 @@ class GenerationStream:
         "kept_bytes",
         "life",
         "outlook",
+        "usage",
         "was_paused",
     )
 
@@ -95,7 +95,8 @@ class GenerationStream:
         self._error: ServiceError | None = None
         self._ended = False
         self._ended_at = 0.0
-        self._usage: Usage | None = None
+        self.usage: Usage | None = None
+        """What the engine counted, once it has ended."""
         self._sent_at = life.submitted_at
         self._own_times = own_times
         self._waiter: asyncio.Future[bool] | None = None
@@ -131,10 +132,15 @@ class GenerationStream:
     @property
     def tokens(self) -> int:
         """Of the answer so far: by the engine's usage, and without it by its chunks."""
-        if self._usage is not None:
-            return self._usage.completion_tokens
+        if self.usage is not None:
+            return self.usage.completion_tokens
         # The last frame is no chunk.
         return self.life.answer.next_seq - self._ended
+
+    @property
+    def first_token_seconds(self) -> float | None:
+        """From the request to its first chunk; None before that."""
+        return None if self.first_at is None else self.first_at - self.life.submitted_at
 
     @property
     def finished(self) -> bool:
@@ -208,7 +214,7 @@ class GenerationStream:
         self._items.append(frame)
         self._ended = True
         self._ended_at = time.monotonic()
-        self._usage = frame.usage
+        self.usage = frame.usage
         self.wake()
 
     def fail(self, error: ServiceError) -> None:

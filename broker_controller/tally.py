@@ -12,7 +12,6 @@ from enum import StrEnum
 from broker_controller.distribution import Distribution
 from broker_controller.errors import ServiceError, meaning_of
 from broker_controller.streams import GenerationStream
-from broker_wire.messages import Usage
 
 MAX_MODELS = 200
 """That are counted apart; what comes after them is counted as `OTHER`, as what nobody serves."""
@@ -84,30 +83,28 @@ class Tally:
         was_queued = life.accepted or life.started_at is not None
         self._count(stream, Outcome.ERROR if was_queued else Outcome.REJECTED, _cause(error))
 
-    def on_complete(self, stream: GenerationStream, usage: Usage | None, now: float) -> None:
+    def on_complete(self, stream: GenerationStream, now: float) -> None:
         """Its answer is here in whole."""
         tally = self._count(stream, Outcome.COMPLETE, "")
-        life, first = stream.life, stream.first_at
-        tally.total.add(now - life.submitted_at)
-        # An engine that does not count has a token in each chunk, as far as we know. The last frame is none.
-        tokens = life.answer.next_seq - 1
-        if usage is not None:
-            tokens = usage.completion_tokens
-            tally.input_tokens += usage.prompt_tokens
+        total, first = now - stream.life.submitted_at, stream.first_token_seconds
+        tally.total.add(total)
+        if stream.usage is not None:
+            tally.input_tokens += stream.usage.prompt_tokens
+        tokens = stream.tokens
         tally.output_tokens += tokens
         if first is not None:
-            tally.first.add(first - life.submitted_at)
+            tally.first.add(first)
             if tokens > 1:
-                tally.token.add((now - first) / (tokens - 1))
+                tally.token.add((total - first) / (tokens - 1))
 
     def _count(self, stream: GenerationStream, outcome: Outcome, cause: str) -> ModelTally:
-        life = stream.life
-        tally = self._of(life.model)
+        tally = self._of(stream.model)
         tally.ends[outcome, cause] += 1
-        if life.started_at is not None:
-            tally.wait.add(life.started_at - life.submitted_at)
-            tally.attempts += life.moves + 1
-            tally.moves += life.moves
+        start = stream.start
+        if start is not None:
+            tally.wait.add(start.queue_seconds)
+            tally.attempts += start.attempts
+            tally.moves += stream.life.moves
         return tally
 
     def _of(self, model: str) -> ModelTally:

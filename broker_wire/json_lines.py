@@ -15,14 +15,21 @@ _FIELD = re.compile(r"(?:^|\s)([a-z_]+)=(%[-+ #0]*[\d.]*[sdrfg])(?=\s|$)")
 _PLACE = re.compile(r"%[-+ #0]*[\d.]*[sdrfg]")
 
 
-class JsonFormatter(logging.Formatter):
+class UTCFormatter(logging.Formatter):
+    """Times as 2026-11-27T12:00:00.000Z."""
+
+    converter = staticmethod(time.gmtime)
+    default_time_format = "%Y-%m-%dT%H:%M:%S"
+    default_msec_format = "%s.%03dZ"
+
+
+class JsonFormatter(UTCFormatter):
     """`time`, `level`, `logger`, `event` and the event's fields; a traceback is `exception`."""
 
     def format(self, record: logging.LogRecord) -> str:
         """One object, without a line break."""
-        moment = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(record.created))
         line: dict[str, Any] = {
-            "time": f"{moment}.{int(record.msecs):03d}Z",
+            "time": self.formatTime(record),
             "level": record.levelname,
             "logger": record.name,
         }

@@ -2,20 +2,15 @@
 
 import logging
 import sys
-import time
 
-from broker_wire.json_lines import JsonFormatter
+from broker_wire.json_lines import JsonFormatter, UTCFormatter
 
 FORMATS = ("text", "json")
 """`text`: lines for people, which programs can read, too."""
 
 
-class LineFormatter(logging.Formatter):
+class LineFormatter(UTCFormatter):
     """Time, level, event. A traceback follows its line."""
-
-    converter = staticmethod(time.gmtime)
-    default_time_format = "%Y-%m-%dT%H:%M:%S"
-    default_msec_format = "%s.%03dZ"
 
     def __init__(self) -> None:
         super().__init__("%(asctime)s %(levelname)s %(message)s")

@@ -27,7 +27,8 @@ _PROBES = frozenset({"/healthz", "/readyz", "/metrics"})
 class AccessLog:
     """ASGI middleware. Puts `request_id` and `received_at` (seconds, monotonic) into the scope's state.
 
-    Whoever answers by a stream puts it there as `stream`, and its line has the facts of that."""
+    Whoever answers by a stream puts it there as `stream`, and its line has the facts of that.
+    """
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
@@ -63,10 +64,14 @@ def _log_answer(scope: Scope, status: int, seconds: float) -> None:
     if stream is None:
         _access.log(level, _ANSWERED, *facts)
         return
-    life, start = stream.life, stream.start
-    wait = None if start is None else round(start.queue_seconds * 1000, 1)
-    first = None if stream.first_at is None else round((stream.first_at - life.submitted_at) * 1000, 1)
-    _access.log(level, _GENERATED, *facts, life.model, life.worker, stream.outcome, wait, first, stream.tokens)
+    start = stream.start
+    wait = _milliseconds(None if start is None else start.queue_seconds)
+    first = _milliseconds(stream.first_token_seconds)
+    _access.log(level, _GENERATED, *facts, stream.model, stream.life.worker, stream.outcome, wait, first, stream.tokens)
+
+
+def _milliseconds(seconds: float | None) -> float | None:
+    return None if seconds is None else round(seconds * 1000, 1)
 
 
 class _Answer:

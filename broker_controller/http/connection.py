@@ -136,9 +136,10 @@ class BoundedConnection(HttpToolsProtocol):
         if self.parser.should_upgrade():
             return
         cycle = self.cycle
-        cycle.transport = self.transport
         self._client.sent_all = True
-        if not cycle.response_started:
+        if cycle.response_started:
+            cycle.transport = self.transport
+        else:
             cycle.keep_alive = self._keeps_alive
             cycle.transport = HeldHead(cycle, self.transport, self.loop)  # type: ignore[assignment]  # all that is used
         super().on_message_complete()

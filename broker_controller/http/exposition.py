@@ -15,11 +15,26 @@ from prometheus_client.registry import Collector
 
 from broker_controller.decisions import Stage
 from broker_controller.distribution import Distribution
+from broker_controller.http.readiness import not_ready
 from broker_controller.http.services import Services
-from broker_controller.tally import ModelTally, Tally
+from broker_controller.tally import Tally
 from broker_controller.worker_record import RecordState
 
 PREFIX = "broker_controller"
+_HISTOGRAMS = (
+    ("queue_wait_seconds", "From the request to its start at a worker.", "wait"),
+    ("time_to_first_token_seconds", "From the request to its first chunk.", "first"),
+    ("time_per_output_token_seconds", "Between tokens after the first, as the mean of each answer.", "token"),
+    ("request_duration_seconds", "From the request to the end of its answer, where that is complete.", "total"),
+)
+"""By model: name, text, and the field of its tally."""
+_COUNTERS = (
+    ("input_tokens", "Tokens of prompts, where the engine says how many."),
+    ("output_tokens", "Tokens of answers: its usage, or its chunks."),
+    ("attempts", "Starts at a worker, the first of each request included."),
+    ("moves", "Times that a request went on at another worker."),
+)
+"""By model: name, which is the field of its tally, too, and text."""
 
 
 class Exposition:
@@ -45,41 +60,23 @@ class TallyCollector(Collector):
 
     def collect(self) -> Iterator[Metric]:
         """At a scrape."""
-        # Copied at once: FastAPI may have it called on another thread.
-        models = dict(self._tally.models)
+        models = self._tally.models
         ends = CounterMetricFamily(
             f"{PREFIX}_requests",
             "Requests that are over. Outcome: complete, error, left (by its client), rejected (never queued).",
             labels=("model", "outcome", "cause"),
         )
         for model, tally in models.items():
-            for (outcome, cause), count in dict(tally.ends).items():
+            for (outcome, cause), count in tally.ends.items():
                 ends.add_metric((model, outcome.value, cause), count)
         yield ends
-        yield _histogram(
-            "queue_wait_seconds",
-            "From the request to its start at a worker.",
-            ((model, tally.wait) for model, tally in models.items()),
-        )
-        yield _histogram(
-            "time_to_first_token_seconds",
-            "From the request to its first chunk.",
-            ((model, tally.first) for model, tally in models.items()),
-        )
-        yield _histogram(
-            "time_per_output_token_seconds",
-            "Between tokens after the first, as the mean of each answer.",
-            ((model, tally.token) for model, tally in models.items()),
-        )
-        yield _histogram(
-            "request_duration_seconds",
-            "From the request to the end of its answer, where that is complete.",
-            ((model, tally.total) for model, tally in models.items()),
-        )
-        yield _counter("input_tokens", "Tokens of prompts, where the engine says how many.", models, "input_tokens")
-        yield _counter("output_tokens", "Tokens of answers: its usage, or its chunks.", models, "output_tokens")
-        yield _counter("attempts", "Starts at a worker, the first of each request included.", models, "attempts")
-        yield _counter("moves", "Times that a request went on at another worker.", models, "moves")
+        for name, text, field in _HISTOGRAMS:
+            yield _histogram(name, text, ((model, getattr(tally, field)) for model, tally in models.items()))
+        for name, text in _COUNTERS:
+            counter = CounterMetricFamily(f"{PREFIX}_{name}", text, labels=("model",))
+            for model, tally in models.items():
+                counter.add_metric((model,), getattr(tally, name))
+            yield counter
         repairs = "Parts of answers that did not arrive, and were asked for again."
         yield CounterMetricFamily(f"{PREFIX}_repairs", repairs, value=self._tally.repairs)
         overhead = HistogramMetricFamily(
@@ -106,24 +103,24 @@ class StateCollector(Collector):
         yield CounterMetricFamily(f"{PREFIX}_broker_reconnects", "Connections that came back.", value=links.reconnects)
         unconfirmed = "Published, and not yet taken by the broker."
         yield _gauge("broker_unconfirmed_bytes", unconfirmed, links.unconfirmed_bytes)
-        yield _gauge("ready", "1 while requests can be taken.", float(links.up and self._services.fleet.ready))
+        yield _gauge("ready", "1 while requests can be taken.", float(not not_ready(self._services)))
         garbage = CounterMetricFamily(
             f"{PREFIX}_garbage", "Messages that were none, by where they came.", labels=["at"]
         )
-        for place, count in dict(self._services.garbage.counts).items():
+        for place, count in self._services.garbage.counts.items():
             garbage.add_metric((place,), count)
         yield garbage
 
     def _requests(self) -> Iterator[Metric]:
         gateway = self._services.gateway
-        stages = Counter(stream.life.stage for stream in list(gateway.streams.values()))
+        stages = Counter(stream.life.stage for stream in gateway.streams.values())
         streams = GaugeMetricFamily(f"{PREFIX}_streams", "Requests that are not over.", labels=["stage"])
         for stage in (Stage.WAITING, Stage.RUNNING):
             streams.add_metric((stage.name.lower(),), stages[stage])
         yield streams
         yield _gauge("inflight_bytes", "Held of requests and answers.", gateway.inflight.total)
         depth = GaugeMetricFamily(f"{PREFIX}_queue_depth", "Requests in the model's queue.", labels=["model"])
-        for model, length in dict(self._services.queues.lengths).items():
+        for model, length in self._services.queues.lengths.items():
             depth.add_metric((model,), length)
         yield depth
 
@@ -152,13 +149,6 @@ def _histogram(name: str, text: str, distributions: Iterable[tuple[str, Distribu
 def _buckets(distribution: Distribution) -> tuple[list[tuple[str, float]], float]:
     bounds = [*map(str, distribution.bounds), "+Inf"]
     return list(zip(bounds, accumulate(map(float, distribution.counts)), strict=True)), distribution.sum
-
-
-def _counter(name: str, text: str, models: dict[str, ModelTally], field: str) -> CounterMetricFamily:
-    family = CounterMetricFamily(f"{PREFIX}_{name}", text, labels=("model",))
-    for model, tally in models.items():
-        family.add_metric((model,), getattr(tally, field))
-    return family
 
 
 def _gauge(name: str, text: str, value: float) -> GaugeMetricFamily:

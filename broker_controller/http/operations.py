@@ -9,6 +9,7 @@ from starlette.responses import PlainTextResponse
 from broker_controller.http.answer_types import BrokerFacts, ControllerFacts, Health, ModelFacts, Readiness
 from broker_controller.http.documentation import operations as docs
 from broker_controller.http.exposition import Exposition
+from broker_controller.http.readiness import not_ready
 from broker_controller.http.services import Services
 from broker_controller.process_facts import process_facts
 from broker_controller.worker_record import RecordState
@@ -52,17 +53,6 @@ def operations_router(services: Services) -> APIRouter:
         return _json(200, "success")
 
     return router
-
-
-def not_ready(services: Services) -> list[str]:
-    """Sentences about why no request can be taken now; [] when it can."""
-    problem = services.links.problem
-    reasons = [problem] if problem else []
-    if not services.fleet.ready:
-        reasons.append("the workers have not been asked who they are yet")
-    if not reasons and not services.gateway.door.ready:
-        reasons.append("this controller is about to leave")
-    return reasons
 
 
 def _status(services: Services) -> dict[str, Any]:

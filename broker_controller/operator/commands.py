@@ -8,20 +8,20 @@ import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from rich.console import Console, Group, RenderableType
+from rich.console import Console, RenderableType
 from rich.live import Live
 from rich.text import Text
 
 from broker_controller.http.answer_types import Status
 from broker_controller.operator.asking import AskError, ask_status, read_status
-from broker_controller.operator.tables import everything, models_table, overview, workers_table
+from broker_controller.operator.tables import everything, models_table, workers_table
 
 URL_VARIABLE = "BROKER_CONTROLLER_URL"
 DEFAULT_URL = "http://localhost:21001"
 COULD_NOT_ASK = 1
 
 _SHOWN: dict[str, tuple[str, Callable[[Status], RenderableType]]] = {
-    "status": ("the controller, the broker, its requests, models and workers", lambda status: _all_of(status)),
+    "status": ("the controller, the broker, its requests, models and workers", everything),
     "workers": ("every worker that it knows", lambda status: workers_table(status.workers)),
     "models": ("every model, who serves it, and how many wait", lambda status: models_table(status.models)),
 }
@@ -77,10 +77,6 @@ def _interval(text: str) -> float:
 
 def _part(command: str, status: dict[str, Any]) -> str:
     return json.dumps(status if command == "status" else status[command], indent=2)
-
-
-def _all_of(status: Status) -> RenderableType:
-    return Group(overview(status), "", models_table(status.models), "", workers_table(status.workers))
 
 
 def _top(url: str, interval: float) -> None:

@@ -71,12 +71,14 @@ def workers_table(workers: Iterable[WorkerView], most: int | None = None) -> Tab
     return table
 
 
-def everything(status: Status, height: int) -> RenderableType:
-    """All of it within so many lines, as far as that goes."""
-    models = models_table(status.models[: max(1, height // 4)])
-    # The overview, the two headings with their lines, and empty lines between.
-    room = height - 4 - models.row_count - 6
-    return Group(overview(status), "", models, "", workers_table(status.workers, max(1, room)))
+def everything(status: Status, height: int | None = None) -> RenderableType:
+    """All of it; within so many lines, as far as that goes."""
+    models, most = status.models, None
+    if height is not None:
+        models = models[: max(1, height // 4)]
+        # The overview, the two headings with their lines, and empty lines between.
+        most = max(1, height - 4 - len(models) - 6)
+    return Group(overview(status), "", models_table(models), "", workers_table(status.workers, most))
 
 
 def _table(*left: str, right: tuple[str, ...]) -> Table:

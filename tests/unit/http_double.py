@@ -91,6 +91,8 @@ class PlayedStream:
 class InflightDouble:
     """Takes any body."""
 
+    total = 0
+
     @contextmanager
     def receiving(self) -> Iterator[Callable[[int], None]]:
         yield lambda _: None
@@ -112,6 +114,7 @@ class GatewayDouble:
         self.door = DoorDouble()
         self.inflight = InflightDouble()
         self.tally = Tally(lambda: ())
+        self.streams: dict[int, GenerationStream] = {}
         self.forecasts: dict[str, float] = {}
         self._submitted: asyncio.Queue[PlayedStream] = asyncio.Queue()
 
@@ -240,7 +243,9 @@ class World:
         self.bridges = BridgesDouble()
         self.keeper = KeeperDouble()
         self.questions = QuestionsDouble()
-        self.links = SimpleNamespace(up=True, blocked=False, problem="", server_version=(4, 0, 5))
+        self.links = SimpleNamespace(
+            up=True, blocked=False, problem="", server_version=(4, 0, 5), reconnects=0, unconfirmed_bytes=0
+        )
         self.queues = SimpleNamespace(lengths={}, waiting=0)
         self.controller = Controller(dispatch_method)
         self.services = Services(

@@ -9,7 +9,7 @@ from broker_controller.decisions import Action
 from broker_controller.streams import GenerationStream
 from broker_wire import codec
 from broker_wire.amqp import Delivery
-from broker_wire.messages import Batch, ControlMessage, End, Started
+from broker_wire.messages import Batch, ControlMessage, Started
 from broker_wire.topology import Topology
 
 
@@ -83,7 +83,7 @@ class GatewayDouble:
     def ask_again(self, stream: GenerationStream) -> None:
         self.carry_out(stream, [stream.life.missing()])
 
-    def complete(self, stream: GenerationStream, _: End) -> None:
+    def complete(self, stream: GenerationStream) -> None:
         self.carry_out(stream, stream.life.finish())
         self._machine.complete = True
         self._machine.done_for = stream.life.instance

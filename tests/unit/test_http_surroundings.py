@@ -131,6 +131,15 @@ async def test_what_nobody_foresaw_is_a_500_with_the_id_and_a_traceback_in_the_l
     assert "KeyError" in caplog.text
 
 
+@pytest.mark.parametrize(("problem", "ready"), [("", 1.0), ("the broker holds publishers back", 0.0)])
+async def test_the_metrics_and_the_probe_agree_on_whether_it_is_ready(problem: str, ready: float) -> None:
+    world = World()
+    world.links.problem = problem
+    text = (await world.get("/metrics").whole()).body.decode()
+    assert f"\nbroker_controller_ready {ready}\n" in text
+    assert ((await world.get("/readyz").whole()).status == 200) is bool(ready)
+
+
 async def test_the_docs_show_every_endpoint_with_examples() -> None:
     document = (await World().get("/openapi.json").whole()).json()
     posts = [

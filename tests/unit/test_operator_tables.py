@@ -16,35 +16,10 @@ from broker_controller.http.answer_types import (
     Status,
     StreamCounts,
 )
+from broker_controller.http.documentation.operations import EXAMPLE_WORKER
 from broker_controller.operator.tables import everything, models_table, overview, workers_table
 from broker_controller.process_facts import ProcessFacts
-from broker_controller.worker_record import RecordState, WorkerView
-from broker_wire.messages import ModelCard
-
-WORKER = WorkerView(
-    name="w",
-    instance="i",
-    state=RecordState.READY,
-    models=(ModelCard("m"),),
-    slots=4,
-    speed=1.0,
-    running=1,
-    waiting=0,
-    free=3,
-    load=1,
-    last_seen_age=2.1,
-    lost_for=None,
-    started_at=0.0,
-    host="h",
-    pid=1,
-    shim="0.1.0",
-    protocol="1.0",
-    bridged=False,
-    address=None,
-    check_heart_beat=True,
-    requests_done=17,
-    tokens_done=4096,
-)
+from broker_controller.worker_record import WorkerView
 
 
 def status_of(workers: list[WorkerView], models: list[ModelFacts]) -> Status:
@@ -70,7 +45,7 @@ def shown(renderable: Any, width: int = 120) -> list[str]:
 @pytest.mark.parametrize("height", [24, 50])
 @pytest.mark.parametrize("count", [0, 1, 1000])
 def test_top_fits_into_the_terminal_and_says_how_many_it_does_not_show(count: int, height: int) -> None:
-    workers = [replace(WORKER, name=f"w{number:04}") for number in range(count)]
+    workers = [replace(EXAMPLE_WORKER, name=f"w{number:04}") for number in range(count)]
     models = [ModelFacts(f"m{number}", 1, 4, 3, 7, 0.5) for number in range(min(count, 30))]
     lines = shown(everything(status_of(workers, models), height))
     assert len(lines) <= height
@@ -85,7 +60,7 @@ def test_what_is_wrong_is_said() -> None:
 
 
 def test_a_name_is_shown_as_it_is_and_moves_no_cursor() -> None:
-    lines = shown(workers_table([replace(WORKER, name="[red]a\x1b[2J\nb")]))
+    lines = shown(workers_table([replace(EXAMPLE_WORKER, name="[red]a\x1b[2J\nb")]))
     assert lines[1].startswith("[red]a\\x1b[2J\\nb ")
 
 

@@ -37,6 +37,11 @@ def started(model: str = "m") -> GenerationStream:
     return stream
 
 
+def ends(stream: GenerationStream, end: End) -> None:
+    stream.life.answer.accept(end)
+    stream.end(end)
+
+
 def in_bucket_of(distribution: Distribution, value: float) -> int:
     """How many are in the bucket that this value is in."""
     alone = Distribution(distribution.bounds)
@@ -56,8 +61,8 @@ def test_a_complete_answer_counts_its_times_and_tokens(
     stream = started()
     stream.life.answer.accept_texts(Texts(1, 1, 0, ["a", "b", "c"]))
     stream.first_at = SENT + 4.0
-    stream.life.answer.accept(End(1, 1, 3))
-    tally.on_complete(stream, usage, SENT + 8.0)
+    ends(stream, End(1, 1, 3, usage=usage))
+    tally.on_complete(stream, SENT + 8.0)
     of_model = tally.models["m"]
     assert of_model.ends == {(Outcome.COMPLETE, ""): 1}
     assert (of_model.output_tokens, of_model.input_tokens) == (tokens, prompt)
@@ -70,8 +75,8 @@ def test_a_complete_answer_counts_its_times_and_tokens(
 
 def test_an_answer_without_a_chunk_has_no_time_to_its_first_token(tally: Tally) -> None:
     stream = started()
-    stream.life.answer.accept(End(1, 1, 0, result=b"{}"))
-    tally.on_complete(stream, None, SENT + 8.0)
+    ends(stream, End(1, 1, 0, result=b"{}"))
+    tally.on_complete(stream, SENT + 8.0)
     of_model = tally.models["m"]
     assert of_model.output_tokens == sum(of_model.first.counts) == sum(of_model.token.counts) == 0
     assert sum(of_model.total.counts) == 1

@@ -25,7 +25,7 @@ READYZ = {
         "503": answer("It takes none", Readiness(False, ["nothing listens at localhost:5672"])),
     }
 }
-_WORKER = WorkerView(
+EXAMPLE_WORKER = WorkerView(
     name="gpu-1",
     instance="8e1f",
     state=RecordState.READY,
@@ -66,7 +66,7 @@ STATUS = {
             Status(
                 ControllerFacts("5f0c", DispatchMethod.QUEUE, True, []),
                 BrokerFacts(connected=True, blocked=False, problem=None, version="4.0.5"),
-                [_WORKER],
+                [EXAMPLE_WORKER],
                 [HttpWorkerFacts("http://10.0.0.7:21002", "bridging", ["llava"])],
                 [ModelFacts(MODEL, workers=1, slots=4, free=3, queue_length=0, forecast_seconds=0.0)],
                 StreamCounts(1, 1, 17, 0, 812, [WaitingRequest("4f1c", MODEL, 1, 1, 2.5)]),
