@@ -41,6 +41,17 @@ def malformed(**ours: Any) -> Difference:
     return Difference(MALFORMED, (500, {}), (400, ours))
 
 
+OF_BOTH = {
+    "status": Difference(WHO_TELLS, (200, {}), (200, {"controller": ""})),
+    "register: nothing": malformed(detail="has not the right form"),
+    "register: no JSON": malformed(detail="is not JSON"),
+    "heartbeat: nothing": malformed(detail="has not the right form"),
+    "address: nothing": malformed(detail="has not the right form"),
+    "register: an address elsewhere": Difference(ALLOWED, (200, {}), (403, {"detail": "may not register"})),
+}
+"""The differences, by step, that there are to FastChat's controller and to LLaVA's, which it was made from."""
+
+
 class Side:
     """A controller with a worker, and what it has answered to each step."""
 

@@ -1,14 +1,8 @@
 """Where our controller answers otherwise than FastChat's own, on purpose, by step."""
 
-from tests.upstream.comparing import ALLOWED, ERROR, HIGH_TRAFFIC, THE_MODEL, WHO_TELLS, Difference, malformed
+from tests.upstream.comparing import ERROR, HIGH_TRAFFIC, OF_BOTH, THE_MODEL, Difference, malformed
 
-DIFFERENCES = {
-    "status": Difference(WHO_TELLS, (200, {}), (200, {"controller": ""})),
-    "register: nothing": malformed(detail="has not the right form"),
-    "register: no JSON": malformed(detail="is not JSON"),
-    "heartbeat: nothing": malformed(detail="has not the right form"),
-    "address: nothing": malformed(detail="has not the right form"),
-    "register: an address elsewhere": Difference(ALLOWED, (200, {}), (403, {"detail": "may not register"})),
+DIFFERENCES = OF_BOTH | {
     "stream: unknown model": Difference(
         ERROR,
         (200, {"text": HIGH_TRAFFIC, "error_code": 50006}),

@@ -6,7 +6,7 @@ import pytest
 
 from tests.acceptance.fleet import Fleet, RunningController, echo_text
 from tests.upstream.fastchat.programs import FastChat
-from tests.waiting import eventually_sync
+from tests.upstream.registering import assert_registers_again
 
 
 @pytest.fixture(scope="module", params=["queue", "lottery"])
@@ -42,11 +42,4 @@ def test_its_test_message_prints_the_answer(controller: RunningController, fastc
 def test_its_worker_registers_again_by_itself_at_a_controller_that_has_started_anew(
     fleet: Fleet, fastchat: FastChat
 ) -> None:
-    first = fleet.controller()
-    url, _ = fastchat.worker(first.url, model="other")
-    eventually_sync(lambda: first.workers().get(url) == "ready")
-    first.process.kill()
-    again = fleet.controller(port=int(first.url.rpartition(":")[2]))
-
-    eventually_sync(lambda: again.workers().get(url) == "ready")
-    assert again.generate("one two", 3, model="other")["text"] == "one two one"
+    assert_registers_again(fleet, lambda url: fastchat.worker(url, model="other")[0])

@@ -10,6 +10,7 @@ from tests.integration.llamacpp_images import BLUE, LANGUAGE_WIDTH, RED
 from tests.integration.tiny_projector import write_projector
 from tests.upstream.llava.programs import PIXEL, LLaVA
 from tests.upstream.programs import HAS_LLAMACPP
+from tests.upstream.registering import assert_registers_again
 from tests.waiting import eventually_sync
 
 
@@ -112,11 +113,4 @@ def test_its_register_worker_registers_a_worker(fleet: Fleet, llava: LLaVA) -> N
 
 
 def test_its_worker_registers_again_by_itself_at_a_controller_that_has_started_anew(fleet: Fleet, llava: LLaVA) -> None:
-    first = fleet.controller()
-    url, _ = llava.worker(first.url, model="other")
-    eventually_sync(lambda: first.workers().get(url) == "ready")
-    first.process.kill()
-    again = fleet.controller(port=int(first.url.rpartition(":")[2]))
-
-    eventually_sync(lambda: again.workers().get(url) == "ready")
-    assert again.generate("one two", 3, model="other")["text"] == "one two one"
+    assert_registers_again(fleet, lambda url: llava.worker(url, model="other")[0])
